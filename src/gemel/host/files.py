@@ -1,0 +1,54 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+
+def write(path: Path, data: bytes | str, *, mode: int = 0o600, durable: bool = False) -> None:
+    """Replaces ``path`` by ``data`` in one step (temporary file, rename).
+
+    durable: also fsync the file and its folder, so it lasts over a power cut.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(fd, "wb") as file:
+            file.write(raw)
+            os.fchmod(file.fileno(), mode)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a whole folder; what is not there is fine. Never follows a link."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=False)
+        else:
+            path.unlink()
+    except FileNotFoundError:
+        pass
+
+
+def folder(path: Path, mode: int = 0o700) -> Path:
+    """Makes the folder (and those above it) if it is missing, and gives it back."""
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,1 @@
+"""The runtimes: each turns an InstanceSpec into something that runs."""

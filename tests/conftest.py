@@ -1,0 +1,54 @@
+"""Everything as root runs in network and mount namespaces of its own.
+
+So a test's bridges, rules and mounts are never the machine's, and end with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from gemel.host import mounts
+
+settings.register_profile("gemel", deadline=None, max_examples=60)
+settings.load_profile("gemel")
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS
+
+
+def _isolate() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    mounts.mount("none", "/", flags=mounts.Flag.REC | mounts.Flag.PRIVATE)
+    if Path("/sys/fs/cgroup/unified").is_dir():
+        # crun refuses a hybrid hierarchy; the engine does the same for itself
+        mounts.unmount("/sys/fs/cgroup/unified")
+    _loopback_up()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # with xdist the workers isolate themselves; the controller runs no test
+    controller = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
+    if os.geteuid() == 0 and not controller:
+        _isolate()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() != 0:
+        for item in items:
+            if "root" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs root"))
