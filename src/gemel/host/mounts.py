@@ -29,8 +29,11 @@ class Flag(IntFlag):
     SHARED = 1 << 20
 
 
+NONE = Flag(0)
+
+
 def mount(
-    source: str, target: str | Path, kind: str = "", flags: Flag = Flag(0), data: str = ""
+    source: str, target: str | Path, kind: str = "", flags: Flag = NONE, data: str = ""
 ) -> None:
     """mount(2). Raises Failed with the kernel's reason."""
     done = _libc.mount(
