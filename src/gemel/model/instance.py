@@ -19,11 +19,7 @@ class RuntimeName(enum.StrEnum):
     MICROVM = "microvm"
 
 
-class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """Base of the values below: immutable, comparable, writable as JSON."""
-
-
-class Process(Frozen):
+class Process(msgspec.Struct, frozen=True, kw_only=True):
     """A program to run in an instance, its first one or one of an exec.
 
     user: as Docker has it, ``""``, ``name``, ``uid``, ``user:group``; the runtime
@@ -50,7 +46,7 @@ class MountKind(enum.StrEnum):
     TMPFS = "tmpfs"
 
 
-class Mount(Frozen):
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """One thing mounted into an instance at ``target`` (absolute, in the instance)."""
 
     kind: MountKind
@@ -66,7 +62,7 @@ class Mount(Frozen):
     """Name of the volume that ``source`` belongs to, or empty."""
 
 
-class Ulimit(Frozen):
+class Ulimit(msgspec.Struct, frozen=True, kw_only=True):
     """A resource limit: ``nofile``, ``nproc``, … without the RLIMIT_ prefix."""
 
     name: str
@@ -74,7 +70,7 @@ class Ulimit(Frozen):
     hard: int
 
 
-class Resources(Frozen):
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """Limits. None or 0 means no limit (memory of a micro VM: the default size)."""
 
     memory: int | None = None
@@ -92,7 +88,7 @@ class Resources(Frozen):
     ulimits: tuple[Ulimit, ...] = ()
 
 
-class Security(Frozen):
+class Security(msgspec.Struct, frozen=True, kw_only=True):
     """What the instance's processes may do (a micro VM applies it inside its guest)."""
 
     privileged: bool = False
@@ -105,7 +101,7 @@ class Security(Frozen):
     readonly_rootfs: bool = False
 
 
-class Device(Frozen):
+class Device(msgspec.Struct, frozen=True, kw_only=True):
     """A device node of the host made visible in a container."""
 
     source: str
@@ -113,7 +109,7 @@ class Device(Frozen):
     permissions: str = "rwm"
 
 
-class Interface(Frozen):
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
     """One network interface of an instance.
 
     name: inside the instance (eth0, eth1 …). host: name of the bridge's port on
@@ -133,7 +129,7 @@ class Interface(Frozen):
     default_route: bool = True
 
 
-class Network(Frozen):
+class Network(msgspec.Struct, frozen=True, kw_only=True):
     """The instance's network. One of: interfaces; namespace alone (none, shared); host."""
 
     namespace: Path | None = None
@@ -141,7 +137,7 @@ class Network(Frozen):
     interfaces: tuple[Interface, ...] = ()
 
 
-class InstanceSpec(Frozen):
+class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a runtime needs to start an instance.
 
     id: 64 hexadecimal digits. root_image: the read-only squashfs of the image;
@@ -180,7 +176,7 @@ class InstanceSpec(Frozen):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-class GuestFile(Frozen):
+class GuestFile(msgspec.Struct, frozen=True, kw_only=True):
     """A small file with its content, owner and mode, put into an instance.
 
     source: where the engine keeps it on the host; containers bind it, so that a
@@ -195,7 +191,7 @@ class GuestFile(Frozen):
     readonly: bool = False
 
 
-class Exit(Frozen):
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
     """How an instance ended. status: as a shell has it (137 for SIGKILL)."""
 
     status: int
@@ -205,7 +201,7 @@ class Exit(Frozen):
     error: str = ""
 
 
-class Usage(Frozen):
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What an instance uses now. CPU in nanoseconds since its start, memory in bytes."""
 
     cpu_ns: int
@@ -223,7 +219,7 @@ class Usage(Frozen):
     """Proportional memory (PSS) with VMM and helpers; of a container, its cgroup's."""
 
 
-class Capabilities(Frozen):
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a runtime can do; the engine asks these, never which runtime it is."""
 
     host_network: bool

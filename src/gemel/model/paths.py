@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -53,3 +54,8 @@ class Paths(msgspec.Struct, frozen=True):
     def netns(self, id: str) -> Path:
         """Where an instance's network namespace is kept open."""
         return self.run / "netns" / id[:24]
+
+    @property
+    def cgroup(self) -> str:
+        """Name of the control group that this engine's instances are under."""
+        return "gemel-" + hashlib.sha256(str(self.run).encode()).hexdigest()[:8]
