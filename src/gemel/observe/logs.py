@@ -147,6 +147,7 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.fd = -1
+        self.opened = 0  # how often: descriptors' numbers come again
         self.position = 0
         self.carry = b""
 
@@ -156,6 +157,7 @@ class _Reader:
             self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
+        self.opened += 1
         self.position, self.carry = 0, b""
         return True
 
@@ -253,19 +255,19 @@ async def _follow(
     """What comes from now on."""
     async with Watch() as watch, _waking(watch, ended):
         watch.add(reader.path.parent, _FOLDER_CHANGES)
-        watched = -1
+        watched = 0
         while True:
             over = (ended is not None and ended.is_set()) or _passed(until_ns)
-            if watched != reader.fd:
+            if watched != reader.opened:
                 watch.add(reader.path, _CHANGES)
-                watched = reader.fd
+                watched = reader.opened
             nothing = True
             async for lines in _drain(reader):
                 nothing = False
                 yield lines
             if over:
                 return
-            if nothing and watched == reader.fd:
+            if nothing and watched == reader.opened:
                 await watch.wait(_patience(until_ns))
 
 
