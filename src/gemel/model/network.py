@@ -42,6 +42,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
     ready: bool = True
     """False takes it out of shared names (a replica that is not healthy)."""
+    dns: tuple[str, ...] = ()
+    """Name servers that this instance's outside names are asked at; empty: the host's."""
 
 
 class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):

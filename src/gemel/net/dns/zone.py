@@ -1,0 +1,248 @@
+"""Which answer a client gets to a question about names. Pure.
+
+A client is known by its source address. It sees the names of all networks that
+its instance is on, whichever of their gateways it asks.
+
+    name                           answer
+    a name on its networks         A: the addresses of all ready instances that have it, in
+                                   random order (of all of them if none is ready); other
+                                   types: empty, NOERROR
+    name.network                   the same, of this network only
+    host.docker.internal, host.gemel.internal, gateway.docker.internal
+                                   the gateway, which is the host
+    PTR of an instance's address   name.network; NXDOMAIN for other addresses of its networks
+    another name without a dot     NXDOMAIN
+    all else                       forwarded (NXDOMAIN if all its networks are internal: a
+                                   question is a way out, too)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from typing import NamedTuple
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.reversename
+import dns.rrset
+import msgspec
+
+from gemel.model.network import Endpoint, NetworkInfo
+
+#: Seconds that an answer may be kept. None: a replaced instance is never asked by its old address.
+TTL = 0
+
+#: Names of the host, seen from an instance.
+HOST_NAMES = frozenset({"host.docker.internal", "host.gemel.internal", "gateway.docker.internal"})
+
+#: Bytes of an answer over UDP to a client that does not say how much it takes (RFC 1035).
+PLAIN_UDP = 512
+#: The most that is sent in one datagram to a client that says so (RFC 9715: no fragments).
+LARGEST_UDP = 1400
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """All that the server knows; replaced whole."""
+
+    generation: int = 0
+    networks: tuple[NetworkInfo, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+class Forward(NamedTuple):
+    """The question is for other servers: these, or the host's if there are none."""
+
+    servers: tuple[str, ...]
+
+
+class _Names:
+    """The names of one network: name to (address, ready)."""
+
+    def __init__(self, network: NetworkInfo) -> None:
+        self.network = network
+        self.subnet = IPv4Network(network.subnet)
+        self.entries: dict[str, list[tuple[str, bool]]] = {}
+
+    def add(self, endpoint: Endpoint) -> None:
+        for name in {name.lower() for name in endpoint.names}:
+            self.entries.setdefault(name, []).append((endpoint.address, endpoint.ready))
+
+
+class Zone:
+    """An index over a snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.generation = snapshot.generation
+        self._networks = {network.id: _Names(network) for network in snapshot.networks}
+        self._by_address: dict[tuple[str, str], Endpoint] = {}
+        self._instances: dict[str, list[Endpoint]] = {}
+        for endpoint in snapshot.endpoints:
+            names = self._networks.get(endpoint.network_id)
+            if names is None:
+                continue
+            names.add(endpoint)
+            self._by_address[endpoint.network_id, endpoint.address] = endpoint
+            self._instances.setdefault(endpoint.instance_id, []).append(endpoint)
+
+    @property
+    def gateways(self) -> frozenset[str]:
+        """Addresses that the server listens on."""
+        return frozenset(names.network.gateway for names in self._networks.values())
+
+    def answer(self, wire: bytes, client: str, *, tcp: bool = False) -> bytes | Forward | None:
+        """The answer to a datagram; Forward if others know it; None if it is none of ours."""
+        if len(wire) < 12 or wire[2] & 0x80:  # shorter than a header, or an answer
+            return None
+        try:
+            query = dns.message.from_wire(wire, ignore_trailing=True)
+            if not isinstance(query, dns.message.QueryMessage) or len(query.question) != 1:
+                return _failure(wire, dns.rcode.FORMERR)
+        except (dns.exception.DNSException, ValueError, UnicodeError):
+            return _failure(wire, dns.rcode.FORMERR)
+        seen = self._seen_by(client)
+        if not seen:
+            return _failure(wire, dns.rcode.REFUSED)
+        if query.opcode() != dns.opcode.QUERY:
+            return _failure(wire, dns.rcode.NOTIMP)
+        response = self._respond(query, seen)
+        if response is None:
+            return self._forward(query, client, seen)
+        return _to_wire(query, response, tcp)
+
+    def _seen_by(self, client: str) -> list[_Names]:
+        """The networks whose names a client sees, the one that it asks from first."""
+        address = IPv4Address(client)
+        near = next((names for names in self._networks.values() if address in names.subnet), None)
+        if near is None:
+            return []
+        endpoint = self._by_address.get((near.network.id, client))
+        if endpoint is None:
+            return [near]
+        others = (place.network_id for place in self._instances[endpoint.instance_id])
+        return [near, *(self._networks[id] for id in others if id != near.network.id)]
+
+    def _forward(
+        self, query: dns.message.Message, client: str, seen: Sequence[_Names]
+    ) -> Forward | bytes:
+        if all(names.network.internal for names in seen):
+            response = dns.message.make_response(query, recursion_available=True)
+            response.set_rcode(dns.rcode.NXDOMAIN)
+            return _to_wire(query, response, False)
+        endpoint = self._by_address.get((seen[0].network.id, client))
+        return Forward(endpoint.dns if endpoint is not None else ())
+
+    def _respond(
+        self, query: dns.message.Message, seen: Sequence[_Names]
+    ) -> dns.message.Message | None:
+        """The answer from what is known here; None if the question is for others."""
+        question = query.question[0]
+        response = dns.message.make_response(query, recursion_available=True)
+        response.flags |= dns.flags.AA
+        if question.rdclass not in (dns.rdataclass.IN, dns.rdataclass.ANY):
+            response.set_rcode(dns.rcode.REFUSED)
+            return response
+        name = _text(question.name)
+        if name.endswith(".in-addr.arpa"):
+            return self._reverse(response, question, seen)
+        addresses = self._lookup(name, seen)
+        if addresses:
+            if question.rdtype in (dns.rdatatype.A, dns.rdatatype.ANY):
+                response.answer.append(
+                    dns.rrset.from_text_list(question.name, TTL, "IN", "A", addresses)
+                )
+            return response
+        if "." in name or not name:
+            return None
+        response.set_rcode(dns.rcode.NXDOMAIN)
+        return response
+
+    def _lookup(self, name: str, seen: Iterable[_Names]) -> list[str]:
+        seen = list(seen)
+        if name in HOST_NAMES:
+            return [seen[0].network.gateway]
+        found = [entry for names in seen for entry in names.entries.get(name, ())]
+        if not found:
+            for names in seen:
+                short = name.removesuffix("." + names.network.name.lower())
+                if short != name:
+                    found = names.entries.get(short, [])
+                    break
+        ready = [address for address, is_ready in found if is_ready]
+        addresses = list(dict.fromkeys(ready or [address for address, _ in found]))
+        random.shuffle(addresses)
+        return addresses
+
+    def _reverse(
+        self, response: dns.message.Message, question: dns.rrset.RRset, seen: Sequence[_Names]
+    ) -> dns.message.Message | None:
+        try:
+            client = dns.reversename.to_address(question.name)
+            address = IPv4Address(client)
+        except (dns.exception.DNSException, ValueError):
+            return None
+        if not any(address in names.subnet for names in self._networks.values()):
+            return None
+        for names in seen:
+            endpoint = self._by_address.get((names.network.id, client))
+            own = f"{endpoint.names[0]}.{names.network.name}" if endpoint and endpoint.names else ""
+            if client == names.network.gateway:
+                own = "host.gemel.internal"
+            target = _absolute(own)
+            if target is not None:
+                if question.rdtype in (dns.rdatatype.PTR, dns.rdatatype.ANY):
+                    response.answer.append(
+                        dns.rrset.from_text(question.name, TTL, "IN", "PTR", target.to_text())
+                    )
+                return response
+        response.set_rcode(dns.rcode.NXDOMAIN)
+        return response
+
+
+def _absolute(name: str) -> dns.name.Name | None:
+    try:
+        return dns.name.from_text(name) if name else None
+    except dns.exception.DNSException:
+        return None
+
+
+def _text(name: dns.name.Name) -> str:
+    """A question's name as names are kept: lower case, bytes as they are, no dot at the end."""
+    return b".".join(name.labels).rstrip(b".").decode("utf-8", "replace").lower()
+
+
+def _to_wire(query: dns.message.Message, response: dns.message.Message, tcp: bool) -> bytes:
+    """Bytes of an answer; cut to what the client takes, with the TC flag, over UDP."""
+    if tcp:
+        return response.to_wire(max_size=65535)
+    size = min(max(query.payload, PLAIN_UDP), LARGEST_UDP) if query.edns >= 0 else PLAIN_UDP
+    try:
+        return response.to_wire(max_size=size)
+    except dns.exception.TooBig:
+        response.answer.clear()
+        response.flags |= dns.flags.TC
+        return response.to_wire(max_size=size)
+
+
+def _failure(wire: bytes, rcode: int) -> bytes:
+    """A bare header with an error: for a question that may not even be readable."""
+    flags = 0x8000 | (wire[2] & 0x79) << 8 | 0x80 | rcode  # QR, opcode and RD as asked, RA
+    return wire[:2] + flags.to_bytes(2, "big") + bytes(8)
+
+
+def failure(wire: bytes, rcode: int = dns.rcode.SERVFAIL) -> bytes:
+    """An error as the answer to a readable question, which it repeats."""
+    try:
+        query = dns.message.from_wire(wire, ignore_trailing=True)
+        response = dns.message.make_response(query, recursion_available=True)
+        response.set_rcode(dns.rcode.Rcode(rcode))
+        return response.to_wire()
+    except (dns.exception.DNSException, ValueError, UnicodeError):
+        return _failure(wire, rcode)

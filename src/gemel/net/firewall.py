@@ -1,0 +1,128 @@
+"""Carries rulesets into the kernel with nft. One table is the engine's; no other is touched."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from gemel.errors import Failed, GemelError, Unavailable
+from gemel.host import run
+from gemel.model.network import NetworkInfo, PublishedPort
+from gemel.net import rules
+
+log = logging.getLogger("gemel.net")
+
+
+class Wanted(NamedTuple):
+    """What the table is to hold."""
+
+    networks: tuple[NetworkInfo, ...] = ()
+    ports: tuple[PublishedPort, ...] = ()
+
+
+class Firewall:
+    """The engine's nftables table. Changes that wait for each other are carried out at once."""
+
+    def __init__(self, table: str, allow_private: bool) -> None:
+        self._table = table
+        self._allow_private = allow_private
+        self._lock = asyncio.Lock()
+        self._wanted = Wanted()
+        self._applied: Wanted | None = None
+
+    async def apply(self, wanted: Wanted, *, anew: bool = False) -> None:
+        """Brings the table to ``wanted`` in one transaction (the latest one's, if several wait).
+
+        anew: replace the chains too, whatever is there. Raises Failed, Unavailable.
+        """
+        self._wanted = wanted
+        async with self._lock:
+            if self._wanted == self._applied and not anew:
+                return
+            target, before = self._wanted, self._applied
+            await self._load(target, whole=anew or before is None)
+            self._applied = target
+        await self._forget_flows(before.ports if before else (), target.ports)
+
+    async def _load(self, target: Wanted, *, whole: bool) -> None:
+        if not whole:
+            text = rules.elements(self._table, target.networks, target.ports)
+            try:
+                return await _nft(text)
+            except Failed as error:  # somebody has removed the table: nft flush ruleset
+                log.warning("the firewall's table is made anew: %s", error.details)
+        await _nft(
+            rules.ruleset(
+                self._table, target.networks, target.ports, allow_private=self._allow_private
+            )
+        )
+
+    async def _forget_flows(
+        self, before: Iterable[PublishedPort], after: Iterable[PublishedPort]
+    ) -> None:
+        """Ends the UDP flows to ports that changed: the kernel would lead them on as before."""
+        changed = {
+            port.host_port
+            for port in set(map(_essence, before)) ^ set(map(_essence, after))
+            if port.protocol == "udp"
+        }
+        program = run.find("conntrack") if changed else None
+        if program is None:
+            return
+        for number in sorted(changed):
+            argv = [program, "-D", "-p", "udp", "--orig-port-dst", str(number)]
+            try:
+                await run.run(argv, timeout=10, check=False)
+            except GemelError as error:
+                log.warning("%s", error)
+
+    async def remove(self) -> None:
+        """Removes the table. Idempotent."""
+        async with self._lock:
+            self._applied = None
+            await _nft(rules.removal(self._table))
+
+
+def _essence(port: PublishedPort) -> PublishedPort:
+    return PublishedPort(
+        host_ip=port.host_ip or "0.0.0.0",
+        host_port=port.host_port,
+        protocol=port.protocol,
+        address=port.address,
+        port=port.port,
+    )
+
+
+def _program() -> str:
+    program = run.find("nft")
+    if program is None:
+        raise Unavailable(
+            "nft is not installed",
+            details="published ports and the isolation of networks need it",
+            resolution="apt install nftables",
+        )
+    return program
+
+
+async def _nft(text: str) -> None:
+    await run.run([_program(), "-f", "-"], input=text.encode(), timeout=20)
+
+
+async def foreign_drops(own: str) -> Sequence[tuple[str, str]]:
+    """Tables of others whose forward or input chain drops what no rule accepts: (hook, table)."""
+    result = await run.run([_program(), "-j", "list", "chains"], timeout=10, check=False)
+    try:
+        listed: list[dict[str, Any]] = json.loads(result.stdout or b"{}").get("nftables", [])
+    except ValueError:
+        return []
+    found = []
+    for entry in listed:
+        chain = entry.get("chain", {})
+        hook = chain.get("hook")
+        drops = hook in ("forward", "input") and chain.get("policy") == "drop"
+        if drops and chain.get("table") != own:
+            found.append((hook, f"{chain.get('family')} {chain.get('table')}"))
+    return found

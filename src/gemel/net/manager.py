@@ -1,0 +1,317 @@
+"""Networks of one engine: bridges, namespaces, names, published ports.
+
+Everything that carries traffic is the kernel's or the DNS server's and goes on
+without the engine. ``prepare`` brings it to what the engine's state says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gemel.errors import GemelError
+from gemel.host import mounts, namespaces
+from gemel.model.instance import Interface
+from gemel.model.network import Endpoint, NetworkInfo, PublishedPort
+from gemel.model.paths import Paths
+from gemel.net import ipam, links, names, resolv
+from gemel.net.firewall import Firewall, Wanted, foreign_drops
+from gemel.net.reserve import Reservations
+from gemel.net.resolver import Resolver
+
+log = logging.getLogger("gemel.net")
+
+
+class Finding(NamedTuple):
+    """Something that doctor should tell. status: ok, warning or missing."""
+
+    name: str
+    status: str
+    details: str
+    resolution: str = ""
+
+
+class NetworkManager:
+    """See the module. One per engine; its methods may be called at the same time.
+
+    allow_private: instances may reach private ranges beyond the host (None:
+    GEMEL_ALLOW_PRIVATE=1 says so). describe: from an instance's id to words
+    that name it in an error.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        allow_private: bool | None = None,
+        resolv_conf: Path = Path("/etc/resolv.conf"),
+        describe: Callable[[str], str] | None = None,
+    ) -> None:
+        if allow_private is None:
+            allow_private = os.environ.get("GEMEL_ALLOW_PRIVATE", "") in ("1", "true", "yes")
+        self.allow_private = allow_private
+        self._paths = paths
+        self._alias = paths.cgroup
+        self._resolv_conf = resolv_conf
+        self._firewall = Firewall(self._alias, allow_private)
+        self._resolver = Resolver(paths.run, resolv_conf)
+        self._reservations = Reservations(describe)
+        self._networks: dict[str, NetworkInfo] = {}
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._ports: tuple[PublishedPort, ...] = ()
+        self._last: dict[str, str] = {}
+        self._names: asyncio.Task[None] | None = None
+
+    # -- names and addresses, without any effect -----------------------------------------
+
+    bridge_name = staticmethod(names.bridge_name)
+    port_name = staticmethod(names.port_name)
+    mac_for = staticmethod(names.mac_for)
+
+    def _taken(self, existing: Sequence[NetworkInfo]) -> list[str]:
+        servers = resolv.parse(self._resolv_text()).servers
+        near = [f"{server}/32" for server in servers if server.count(".") == 3]
+        return links.taken_ranges([network.bridge for network in existing]) + near
+
+    def _resolv_text(self) -> str:
+        try:
+            return self._resolv_conf.read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def allocate_subnet(
+        self,
+        existing: Sequence[NetworkInfo],
+        pools: Sequence[ipam.Pool] = ipam.DEFAULT_POOLS,
+    ) -> tuple[str, str]:
+        """A free subnet and its gateway, clear of the host's routes and name servers.
+
+        Raises Unavailable.
+        """
+        return ipam.allocate_subnet(existing, self._taken(existing), pools)
+
+    def check_subnet(
+        self, subnet: str, gateway: str, ip_range: str, existing: Sequence[NetworkInfo]
+    ) -> tuple[str, str]:
+        """A subnet that a user asks for, and its gateway. Raises InvalidInput, Conflict."""
+        return ipam.check_subnet(subnet, gateway, ip_range, existing, self._taken(existing))
+
+    def allocate_address(
+        self, network: NetworkInfo, used: Collection[str], wanted: str = ""
+    ) -> str:
+        """A free address, the one wanted or the next one. Raises as ipam.allocate_address."""
+        address = ipam.allocate_address(network, used, wanted, self._last.get(network.id, ""))
+        if not wanted:
+            self._last[network.id] = address
+        return address
+
+    # -- the whole -----------------------------------------------------------------------
+
+    async def prepare(
+        self,
+        networks: Sequence[NetworkInfo],
+        endpoints: Sequence[Endpoint],
+        published: Sequence[PublishedPort],
+    ) -> None:
+        """Brings the kernel and the DNS server to the engine's state; see the module.
+
+        What fits is left untouched; what is this engine's and not wanted is
+        removed. Raises Failed, Unavailable, Conflict.
+        """
+        self._networks = {network.id: network for network in networks}
+        self._endpoints = tuple(endpoints)
+        self._ports = tuple(published)
+        await asyncio.to_thread(self._prepare_links)
+        await self._firewall.apply(self._wanted(), anew=True)
+        if networks:
+            self._refresh_names()
+
+    def _prepare_links(self) -> None:
+        namespaces.set_sysctl("net.ipv4.ip_forward", "1")
+        for network in self._networks.values():
+            links.ensure_bridge(network, self._alias)
+        ports = {names.port_prefix(endpoint.instance_id) for endpoint in self._endpoints}
+        bridges = {network.bridge for network in self._networks.values()}
+        links.remove(*links.unwanted(links.own(self._alias), bridges, ports))
+
+    def _wanted(self) -> Wanted:
+        """The table's content. Where port 53 of a gateway is another's, ours is led to."""
+        detours = []
+        for gateway, port in self._resolver.held.ports.items():
+            for protocol in ("tcp", "udp"):
+                detours.append(
+                    PublishedPort(
+                        host_ip=gateway, host_port=53, protocol=protocol, address=gateway, port=port
+                    )
+                )
+        networks = sorted(self._networks.values(), key=lambda network: network.bridge)
+        return Wanted(tuple(networks), (*detours, *self._ports))
+
+    async def close(self, instances_left: bool) -> None:
+        """When the engine stops. With instances left, all goes on; else nothing is left."""
+        if self._names is not None:
+            self._names.cancel()
+            await asyncio.gather(self._names, return_exceptions=True)
+        self._reservations.close()
+        if instances_left:
+            await self._resolver.detach()
+        else:
+            await self.teardown()
+
+    async def teardown(self) -> None:
+        """Removes everything of this engine: links, rules, namespaces, the DNS server."""
+        self._networks, self._endpoints, self._ports = {}, (), ()
+        self._reservations.close()
+        await self._resolver.stop()
+        await self._firewall.remove()
+        await asyncio.to_thread(self._remove_all)
+
+    def _remove_all(self) -> None:
+        links.remove(*(link.name for link in links.own(self._alias)))
+        folder = self._paths.netns("")
+        if folder.is_dir():
+            for path in folder.iterdir():
+                namespaces.release(path)
+
+    async def stop_dns(self) -> None:
+        """Ends the DNS server (no network is left)."""
+        await self._resolver.stop()
+
+    # -- networks ------------------------------------------------------------------------
+
+    async def create_network(self, info: NetworkInfo) -> None:
+        """Makes a network's bridge and rules. Idempotent.
+
+        Raises Failed, Conflict; nothing is left then, if the network is new.
+        """
+        new = info.id not in self._networks
+        self._networks[info.id] = info
+        try:
+            await asyncio.to_thread(links.ensure_bridge, info, self._alias)
+            await self._firewall.apply(self._wanted())
+        except BaseException:
+            if new:
+                await self.remove_network(info)
+            raise
+        self._refresh_names()
+
+    async def remove_network(self, info: NetworkInfo) -> None:
+        """Removes a network's bridge and rules. Idempotent."""
+        self._networks.pop(info.id, None)
+        self._last.pop(info.id, None)
+        await self._firewall.apply(self._wanted())
+        await asyncio.to_thread(self._remove_bridge, info.bridge)
+        self._refresh_names()
+
+    def _remove_bridge(self, name: str) -> None:
+        if any(link.name == name for link in links.own(self._alias)):
+            links.remove(name)
+
+    # -- instances -----------------------------------------------------------------------
+
+    async def open_namespace(self, instance_id: str) -> Path:
+        """A network namespace with lo up, kept at ``paths.netns(id)``. Idempotent."""
+        path = self._paths.netns(instance_id)
+
+        def work() -> None:
+            if not mounts.is_mount(path):
+                namespaces.create(path, links.NAMESPACE_SYSCTLS)
+
+        await asyncio.to_thread(work)
+        return path
+
+    async def close_namespace(self, instance_id: str) -> None:
+        """Lets the namespace go; the kernel removes its interfaces with it. Idempotent."""
+        await asyncio.to_thread(namespaces.release, self._paths.netns(instance_id))
+
+    async def connect(self, instance_id: str, namespace: Path | None, iface: Interface) -> None:
+        """Makes an interface of an instance, running or not: see ``links.connect``."""
+        await asyncio.to_thread(links.connect, namespace, iface, self._alias)
+
+    async def disconnect(self, instance_id: str, namespace: Path | None, iface: Interface) -> None:
+        """Removes an interface, both ends of it. Idempotent."""
+        await asyncio.to_thread(links.remove, iface.host)
+
+    # -- names ---------------------------------------------------------------------------
+
+    async def set_endpoints(
+        self, endpoints: Sequence[Endpoint], networks: Sequence[NetworkInfo]
+    ) -> None:
+        """All names there are, from now on. Returns once the DNS server answers by them."""
+        self._endpoints = tuple(endpoints)
+        await self._push(tuple(networks))
+
+    async def _push(self, networks: tuple[NetworkInfo, ...]) -> None:
+        before = self._resolver.held.ports
+        done = await self._resolver.push(networks, self._endpoints)
+        if done.ports != before:
+            await self._firewall.apply(self._wanted())
+
+    def _refresh_names(self) -> None:
+        """Tells the DNS server of networks, in the background (it takes 0.3 s to start)."""
+        if self._names is None or self._names.done():
+            self._names = asyncio.create_task(self._tell_networks())
+
+    async def _tell_networks(self) -> None:
+        told: tuple[NetworkInfo, ...] | None = None
+        try:
+            while told != (now := tuple(self._networks.values())):
+                await self._push(now)
+                told = now
+        except GemelError as error:
+            log.error("%s", error)
+
+    # -- published ports -----------------------------------------------------------------
+
+    async def publish(
+        self, ports: Sequence[PublishedPort], networks: Sequence[NetworkInfo]
+    ) -> None:
+        """All published ports there are, from now on; in one transaction."""
+        self._ports = tuple(ports)
+        self._networks.update((network.id, network) for network in networks)
+        await self._firewall.apply(self._wanted())
+
+    async def reserve(self, port: PublishedPort) -> None:
+        """Holds a port of the host for ``port.instance_id``. Raises Conflict (says who has it)."""
+        await asyncio.to_thread(self._reservations.reserve, port)
+
+    async def release(self, port: PublishedPort) -> None:
+        """Lets go of a port. Idempotent."""
+        self._reservations.release(port)
+
+    async def choose_port(self, host_ip: str, protocol: str) -> int:
+        """A free port of the host, held until it is reserved or released."""
+        return await asyncio.to_thread(self._reservations.choose, host_ip, protocol)
+
+    # -- doctor --------------------------------------------------------------------------
+
+    async def findings(self) -> list[Finding]:
+        """What of this host would disturb networks."""
+        try:
+            drops = await foreign_drops(self._alias)
+        except GemelError as error:
+            return [Finding("nftables", "missing", error.brief, error.resolution)]
+        found = [Finding("nftables", "ok", "nft works")]
+        for hook, table in drops:
+            remedy = (
+                "allow it: iptables -I FORWARD -i 'gm-+' -j ACCEPT; "
+                "iptables -I FORWARD -o 'gm-+' -j ACCEPT"
+                if hook == "forward"
+                else "allow it: iptables -I INPUT -i 'gm-+' -p udp --dport 53 -j ACCEPT"
+            )
+            what = "what instances send and get" if hook == "forward" else "names in instances"
+            found.append(
+                Finding(
+                    f"firewall {table}",
+                    "warning",
+                    f"the {hook} chain of table {table} drops by default, which may break {what}",
+                    remedy,
+                )
+            )
+        for gateway, reason in self._resolver.held.failures.items():
+            found.append(Finding("names", "warning", f"no DNS server on {gateway}: {reason}"))
+        return found

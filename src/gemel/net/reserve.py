@@ -1,0 +1,142 @@
+"""Ports of the host that instances publish are held by a socket each.
+
+The kernel leads the packets away before they reach it; the socket is there so
+that no other program can take the port, and so that one that has it is found
+out before anything starts. It does not listen: until the rules are in place, a
+client is refused and not left waiting.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+
+from gemel.errors import Conflict, Failed, InvalidInput
+from gemel.host.ports import holder
+from gemel.model.network import PublishedPort
+
+#: Where a free port is chosen from (the kernel's default range for clients, as Docker does).
+FIRST, LAST = 32768, 60999
+
+Key = tuple[str, str, int]
+
+
+def _key(port: PublishedPort) -> Key:
+    return port.protocol, port.host_ip or "0.0.0.0", port.host_port
+
+
+class Reservations:
+    """The sockets held by this engine. describe: from an instance's id to words for people."""
+
+    def __init__(self, describe: Callable[[str], str] | None = None) -> None:
+        self._held: dict[Key, tuple[socket.socket, str]] = {}
+        self._describe = describe or (lambda id: id[:12])
+
+    def choose(self, host_ip: str, protocol: str) -> int:
+        """A free port, held from now on until ``reserve`` takes it or ``release`` frees it."""
+        for attempt in range(64):
+            # the kernel's own choice first; its range may be set to another one
+            wanted = 0 if attempt == 0 else FIRST + (attempt * 977) % (LAST - FIRST + 1)
+            try:
+                made = _bind(protocol, host_ip or "0.0.0.0", wanted)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise _refused(host_ip, wanted, error) from error
+            port: int = made.getsockname()[1]
+            if FIRST <= port <= LAST:
+                self._held[protocol, host_ip or "0.0.0.0", port] = made, ""
+                return port
+            made.close()
+        raise Conflict(f"no free {protocol} port between {FIRST} and {LAST} on {host_ip}")
+
+    def reserve(self, port: PublishedPort) -> None:
+        """Holds a port for an instance; fine if the same one has it already.
+
+        May take some 10 ms on a conflict: call it in a thread. Raises Conflict,
+        InvalidInput (no such address of the host), Failed.
+        """
+        key = _key(port)
+        if key in self._held:
+            made, owner = self._held[key]
+            if owner not in ("", port.instance_id):
+                raise _conflict(port, self._describe(owner))
+            self._held[key] = made, port.instance_id
+            return
+        try:
+            made = _bind(key[0], key[1], key[2])
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise _conflict(port, self._who(key)) from None
+            raise _refused(key[1], key[2], error) from error
+        self._held[key] = made, port.instance_id
+
+    def _who(self, key: Key) -> str:
+        for (protocol, _, number), (_, owner) in self._held.items():
+            if (protocol, number) == (key[0], key[2]):
+                return self._describe(owner)
+        found = holder(*key)
+        if found is None or not found.pid:
+            return "another program, or an instance of another gemel engine"
+        return f"{found.name} (pid {found.pid})"
+
+    def release(self, port: PublishedPort) -> None:
+        """Lets go of a port. Idempotent."""
+        made, _ = self._held.pop(_key(port), (None, ""))
+        if made is not None:
+            made.close()
+
+    def close(self) -> None:
+        """Lets go of all."""
+        for made, _ in self._held.values():
+            made.close()
+        self._held.clear()
+
+
+def _bind(protocol: str, address: str, port: int) -> socket.socket:
+    """A bound socket. A port on which only ended connections linger is free (SO_REUSEADDR)."""
+    try:
+        return _bound(protocol, address, port, reuse=False)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or protocol != "tcp" or not port:
+            raise
+        if holder(protocol, address, port) is not None:
+            raise
+        # with SO_REUSEADDR two sockets may share a port unless one listens
+        made = _bound(protocol, address, port, reuse=True)
+        made.listen(1)
+        return made
+
+
+def _bound(protocol: str, address: str, port: int, *, reuse: bool) -> socket.socket:
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    made = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+    try:
+        if reuse:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _conflict(port: PublishedPort, who: str) -> Conflict:
+    where = f"{port.host_ip or '0.0.0.0'}:{port.host_port}"
+    return Conflict(
+        f"Bind for {where} failed: port is already allocated",
+        details=f"{port.protocol} port {port.host_port} is taken by {who}",
+        resolution="stop that, or publish another port of the host",
+    )
+
+
+def _refused(address: str, port: int, error: OSError) -> Failed | InvalidInput:
+    brief = f"Bind for {address}:{port} failed: {error.strerror}"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return InvalidInput(
+            brief,
+            details=f"this host has no address {address}",
+            resolution="publish on 0.0.0.0, 127.0.0.1 or an address that `ip address` shows",
+        )
+    return Failed(brief)
