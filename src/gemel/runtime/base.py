@@ -130,7 +130,12 @@ class Runtime(Protocol):
         ...
 
     async def attach(self, id: str) -> Stream:
-        """Connects to the first process's streams, from now on (what was is in the log)."""
+        """Connects to the first process's streams, from now on (what was is in the log).
+
+        Before ``start`` too: it is connected before the program's first instruction,
+        so nothing is missed; if the start fails its ``read`` gives None. Closing it
+        leaves the program's standard input open, unless ``close_stdin`` was called.
+        """
         ...
 
     async def exec(self, id: str, process: Process) -> ExecSession:

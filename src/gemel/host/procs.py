@@ -1,0 +1,64 @@
+"""Processes by their id, safe against ids that come again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal as signals
+from pathlib import Path
+
+
+def start_time(pid: int) -> int:
+    """When the process began, in ticks since boot: with the pid it is unique. 0: there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return 0
+    return int(text[text.rindex(")") + 2 :].split()[19])
+
+
+class Handle:
+    """A process that is not ours to reap: signals and its end, through a pidfd."""
+
+    def __init__(self, pid: int, started: int = 0) -> None:
+        """started: what ``start_time`` told of it, 0 for whatever has the pid now.
+
+        Raises ProcessLookupError if it runs no more.
+        """
+        self.pid = pid
+        self._fd = os.pidfd_open(pid)
+        now = start_time(pid)
+        if now == 0 or (started and now != started):
+            self.close()
+            raise ProcessLookupError(pid)
+        self.started = now
+
+    def send(self, signal: int) -> None:
+        """Sends a signal; fine if it has ended. Raises OSError for a signal that is none."""
+        if self._fd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signals.pidfd_send_signal(self._fd, signal)
+
+    async def ended(self) -> None:
+        """Waits for its end, as long as it takes. One waiter at a time."""
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+
+        def ready() -> None:
+            loop.remove_reader(self._fd)
+            if not over.done():
+                over.set_result(None)
+
+        loop.add_reader(self._fd, ready)
+        try:
+            await over
+        finally:
+            if self._fd >= 0:
+                loop.remove_reader(self._fd)
+
+    def close(self) -> None:
+        """Lets go of it; may be called twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

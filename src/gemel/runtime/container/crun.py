@@ -1,0 +1,97 @@
+"""Calling crun, and understanding what it says when it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from gemel.errors import CommandNotFound, CommandNotRunnable, Failed, GemelError, NotFound
+from gemel.host import run
+
+PROGRAM = "crun"
+
+
+class Crun:
+    """crun with a state folder of its own, so that engines do not see each other's."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+
+    def arguments(self, log: Path | None = None) -> list[str]:
+        """Options that stand before the command."""
+        found = ["--root", str(self.state)]
+        if log is not None:
+            found += [f"--log=file:{log}", "--log-format=json"]
+        return found
+
+    def known(self, id: str) -> bool:
+        """Whether crun has a container of that id, running or not."""
+        return (self.state / id).is_dir()
+
+    async def call(self, *arguments: str, check: bool = True, timeout: float = 60) -> run.Result:
+        """Runs one of its commands. Raises NotFound, Failed."""
+        result = await run.run(
+            [PROGRAM, *self.arguments(), *arguments], check=False, timeout=timeout
+        )
+        if check and result.status != 0:
+            raise refusal(result.error_text, "")
+        return result
+
+    async def delete(self, id: str) -> None:
+        """Kills what is left of a container and forgets it. Idempotent."""
+        if self.known(id):
+            result = await self.call("delete", "--force", id, check=False)
+            if result.status != 0 and self.known(id):
+                raise Failed(f"cannot remove container {id[:12]}", details=result.error_text)
+
+
+def logged(log: Path) -> str:
+    """The errors that crun wrote to its log (a JSON object a line)."""
+    messages: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in log.read_text(errors="replace").splitlines():
+            try:
+                messages.append(str(json.loads(line)["msg"]))
+            except (ValueError, KeyError, TypeError):
+                messages.append(line)
+    return "\n".join(messages[-20:])
+
+
+def refusal(message: str, program: str) -> GemelError:
+    """crun's words made into an error, with Docker's words where clients look for them.
+
+    program: what was to be executed (``argv[0]``).
+    """
+    begun = "unable to start container process: exec"
+    if "executable file" in message and "not found" in message:
+        if "/" in program:
+            return CommandNotFound(
+                f'{begun}: "{program}": stat {program}: no such file or directory',
+                resolution="the program is not in the image",
+            )
+        return CommandNotFound(
+            f'{begun}: "{program}": executable file not found in $PATH',
+            resolution="the program is not in the image, or not in a folder of PATH",
+        )
+    if "open executable" in message:
+        return CommandNotRunnable(
+            f'{begun}: "{program}": permission denied',
+            details=message,
+            resolution="the file is a folder, or lacks the permission to execute (chmod +x)",
+        )
+    if "setrlimit" in message:
+        return Failed(
+            "error setting rlimits: operation not permitted",
+            details=message,
+            resolution="the engine has no CAP_SYS_RESOURCE: ask for ulimits below its own",
+        )
+    if "oom_score_adj" in message:
+        return Failed(
+            "error setting oom_score_adj: permission denied",
+            details=message,
+            resolution="the engine has no CAP_SYS_RESOURCE: ask for no lower value than its own",
+        )
+    if "does not exist" in message and "container" in message:
+        return NotFound("no such container", details=message)
+    return Failed("unable to start container process", details=message.strip())

@@ -1,0 +1,427 @@
+"""Containers: crun under conmon, behind the interface that every runtime has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal as signals
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gemel.errors import Conflict, Failed, GemelError, InvalidInput, NotFound, Unavailable
+from gemel.host import files, mounts, pipes
+from gemel.host.procs import Handle
+from gemel.model.instance import (
+    Capabilities,
+    Exit,
+    InstanceSpec,
+    Process,
+    Resources,
+    RuntimeName,
+    Usage,
+)
+from gemel.model.paths import Paths
+from gemel.runtime.base import PathStat
+from gemel.runtime.container import archive, bundle, execs, facts, monitor, roots, top
+from gemel.runtime.container.cgroup import Cgroups
+from gemel.runtime.container.crun import Crun
+from gemel.runtime.container.monitor import Files, Record
+from gemel.runtime.container.streams import AttachStream, resize
+
+log = logging.getLogger("gemel.container")
+
+#: Seconds that conmon is given to end after its container has been killed.
+MONITOR_TIMEOUT = 10.0
+
+
+class _Live:
+    """A container that was started or taken up, until ``cleanup``."""
+
+    def __init__(self, paths: Files, record: Record) -> None:
+        self.paths = paths
+        self.record = record
+        self.monitor = monitor.handle(record.conmon, record.conmon_started)
+        self.process = monitor.handle(record.pid, record.started)
+        self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self.kept: list[int] = []
+        """Connections whose standard input is to stay open."""
+
+    @property
+    def running(self) -> bool:
+        return not self.exit.done()
+
+    def let_go(self) -> None:
+        for handle in (self.monitor, self.process):
+            if isinstance(handle, Handle):
+                handle.close()
+        pipes.close(*self.kept)
+        self.kept.clear()
+
+
+class ContainerRuntime:
+    """``Runtime`` with crun and conmon. One for each engine."""
+
+    name = RuntimeName.CONTAINER
+    capabilities = Capabilities(
+        host_network=True,
+        shared_namespaces=True,
+        devices=True,
+        live_update=True,
+        privileged=True,
+        pause=True,
+        shares_kernel=True,
+    )
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._crun = Crun(paths.run / "crun")
+        self._live: dict[str, _Live] = {}
+        self._waiting: dict[str, list[AttachStream]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._views = archive.Views(paths)
+        self._profiles = facts.Profiles()
+        self._cgroups = Cgroups()
+        self._host: bundle.Host | None = None
+
+    # -- the engine's life --------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        facts.check_tools()
+        self._cgroups = Cgroups()
+        self._host = facts.host(self._cgroups)
+        self._profiles.get("default")
+        files.folder(self._crun.state)
+        files.folder(self._paths.run / "instances")
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for live in self._live.values():
+            live.let_go()
+        self._live.clear()
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a watcher failed", exc_info=task.exception())
+
+    # -- an instance's life -------------------------------------------------------------
+
+    async def create(self, spec: InstanceSpec) -> None:
+        await asyncio.to_thread(roots.make_layer, spec)
+
+    async def start(self, spec: InstanceSpec) -> int:
+        async with self._lock(spec.id):
+            if (live := self._live.get(spec.id)) is not None and live.running:
+                raise Conflict(f"{spec.name} is running already")
+            # what an earlier run of it left, or one that was not cleaned up
+            await self._clean(spec.id)
+            try:
+                return await self._start(spec)
+            except BaseException:
+                for stream in self._waiting.pop(spec.id, []):
+                    stream.abandon()
+                await asyncio.shield(self._clean(spec.id))
+                raise
+
+    async def _start(self, spec: InstanceSpec) -> int:
+        paths = self._files(spec.id)
+        await asyncio.to_thread(self._make_bundle, spec, paths)
+        record = await monitor.create(spec, paths, self._crun)
+        live = _Live(paths, record)
+        self._live[spec.id] = live
+        self._own(self._watch(spec.id, live))
+        for stream in self._waiting.pop(spec.id, []):
+            stream.connect(paths.run, stdin=spec.process.stdin, tty=spec.process.tty)
+        result = await self._crun.call("start", spec.id, check=False)
+        if result.status != 0:
+            raise Failed(f"cannot start {spec.name}", details=result.error_text)
+        return record.pid
+
+    def _make_bundle(self, spec: InstanceSpec, paths: Files) -> None:
+        """Folder, mount, configuration: all that conmon and crun need to find."""
+        host = self._known_host()
+        if spec.init and not host.init:
+            raise Unavailable("no init program is installed", resolution="apt-get install tini")
+        if not spec.process.argv:
+            raise InvalidInput("no command specified", f"{spec.name} and its image name none")
+        profile = self._profiles.get(spec.security.seccomp)
+        files.folder(paths.run)
+        roots.mount(spec, paths.rootfs)
+        roots.own_files(spec)
+        if not any(mount.target == spec.process.cwd for mount in spec.mounts):
+            roots.make_cwd(paths.rootfs, spec.process.cwd or "/")
+        config = bundle.config(
+            spec,
+            rootfs=paths.rootfs,
+            cgroup=self._group(spec.id),
+            identity=roots.identity(paths.rootfs, spec.process.user, spec.process.groups),
+            host=host,
+            profile=profile,
+            devices=roots.device_nodes(spec),
+        )
+        files.write(paths.config, msgspec.json.encode(config))
+
+    async def adopt(self, spec: InstanceSpec) -> bool:
+        async with self._lock(spec.id):
+            if (known := self._live.get(spec.id)) is not None:
+                return known.running
+            paths = self._files(spec.id)
+            record = monitor.load(paths)
+            if record is None:
+                return False
+            live = _Live(paths, record)
+            if live.monitor is None:
+                live.let_go()
+                return False
+            self._live[spec.id] = live
+            self._own(self._watch(spec.id, live))
+            return True
+
+    async def wait(self, id: str) -> Exit:
+        if (live := self._live.get(id)) is not None:
+            return await asyncio.shield(live.exit)
+        paths = self._files(id)
+        if not paths.run.is_dir():
+            raise NotFound(f"{id[:12]} was not started")
+        return self._exit(paths, id)
+
+    async def _watch(self, id: str, live: _Live) -> None:
+        """Waits for the end of conmon, by when everything is in the log and the exit file."""
+        if live.monitor is not None:
+            await live.monitor.ended()
+        ended = self._exit(live.paths, id)
+        if ended.error:
+            # conmon was killed: nobody holds the container's output any more
+            with contextlib.suppress(GemelError):
+                await self._crun.call("kill", "--all", id, "KILL", check=False)
+        live.let_go()
+        if not live.exit.done():
+            live.exit.set_result(ended)
+
+    def _exit(self, paths: Files, id: str) -> Exit:
+        oom = self._cgroups.oom_kills(self._group(id)) > 0
+        found = monitor.exit_status(paths)
+        if found is None:
+            return Exit(
+                status=137,
+                finished_at=paths.run.stat().st_mtime if paths.run.is_dir() else 0.0,
+                oom=oom,
+                error="its monitor (conmon) was killed, or the machine was restarted",
+            )
+        return Exit(status=found[0], finished_at=found[1], oom=oom)
+
+    async def cleanup(self, id: str) -> None:
+        async with self._lock(id):
+            await self._clean(id)
+        if id in self._locks and not self._locks[id].locked():
+            del self._locks[id]
+
+    async def _clean(self, id: str) -> None:
+        """Removes everything of a run that is there, in an order that can be begun again."""
+        paths = self._files(id)
+        live = self._live.get(id)
+        if not paths.run.is_dir() and live is None and not self._crun.known(id):
+            return
+        await self._crun.delete(id)
+        await self._end_monitor(paths, live)
+        self._live.pop(id, None)
+        if live is not None and not live.exit.done():
+            live.exit.set_result(self._exit(paths, id))
+        await asyncio.to_thread(self._remove_run, paths, id)
+
+    async def _end_monitor(self, paths: Files, live: _Live | None) -> None:
+        """Waits for conmon, which ends by itself, and ends it if it does not."""
+        if live is not None:
+            try:
+                async with asyncio.timeout(MONITOR_TIMEOUT):
+                    await asyncio.shield(live.exit)
+            except TimeoutError:
+                if live.monitor is not None:
+                    live.monitor.send(signals.SIGKILL)
+            return
+        record = monitor.load(paths)
+        if record is None or (left := monitor.handle(record.conmon, record.conmon_started)) is None:
+            return
+        try:
+            async with asyncio.timeout(MONITOR_TIMEOUT):
+                await left.ended()
+        except TimeoutError:
+            left.send(signals.SIGKILL)
+        finally:
+            left.close()
+
+    def _remove_run(self, paths: Files, id: str) -> None:
+        mounts.unmount(paths.rootfs)
+        self._cgroups.remove(self._group(id))
+        if paths.rootfs.is_dir():
+            # never recursively: were it still mounted, that would empty the layer
+            paths.rootfs.rmdir()
+        files.remove(paths.run)
+        if not self._live:
+            for folder in self._cgroups.folders(f"/{self._paths.cgroup}"):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    async def remove(self, spec: InstanceSpec) -> None:
+        async with self._lock(spec.id):
+            await asyncio.to_thread(files.remove, spec.layer)
+
+    # -- while it runs ------------------------------------------------------------------
+
+    async def kill(self, id: str, signal: int) -> None:
+        live = self._running(id)
+        if live.process is None:
+            raise Conflict(f"container {id[:12]} is not running")
+        try:
+            live.process.send(signal)
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"invalid signal: {signal}", details=str(error)) from error
+        if signal == signals.SIGKILL:
+            for pid in self._cgroups.members(self._group(id)):
+                # with the host's pid namespace the others do not end with the first
+                if (other := monitor.handle(pid, 0)) is not None:
+                    other.send(signal)
+                    other.close()
+            if self._cgroups.frozen(self._group(id)):
+                await self.resume(id)  # version 1 delivers no signal to the frozen
+
+    async def pause(self, id: str) -> None:
+        self._running(id)
+        await self._crun.call("pause", id)
+
+    async def resume(self, id: str) -> None:
+        self._running(id)
+        await self._crun.call("resume", id)
+
+    async def attach(self, id: str) -> AttachStream:
+        """Before the start too: it is connected when the container is there and not yet running."""
+        paths = self._files(id)
+        stream = AttachStream(paths.control, lambda fd: self._keep(id, fd))
+        live = self._live.get(id)
+        if live is not None and live.running:
+            stream.connect(paths.run, stdin=live.record.stdin, tty=live.record.tty)
+        else:
+            self._waiting.setdefault(id, []).append(stream)
+        return stream
+
+    def _keep(self, id: str, fd: int) -> None:
+        live = self._live.get(id)
+        if live is not None and live.running:
+            live.kept.append(fd)
+        else:
+            pipes.close(fd)
+
+    async def exec(self, id: str, process: Process) -> execs.Session:
+        live = self._running(id)
+        if not process.argv:
+            raise InvalidInput("No exec command specified")
+        first = msgspec.json.decode(live.paths.config.read_bytes())
+        wanted = await asyncio.to_thread(self._exec_process, live, process, first)
+        return await execs.start(
+            self._crun, id, wanted, live.paths.run, stdin=process.stdin, own=self._own
+        )
+
+    def _exec_process(self, live: _Live, process: Process, first: dict[str, Any]) -> dict[str, Any]:
+        """OCI's process, with what it has in common with the first one of the container."""
+        own = first["process"]
+        caps = own["capabilities"]["bounding"]
+        if process.privileged:
+            caps = bundle.every_capability(self._known_host())
+        try:
+            who = roots.identity(f"/proc/{live.record.pid}/root", process.user, process.groups)
+        except FileNotFoundError:
+            raise Conflict("the container is not running") from None
+        made = bundle.process(
+            process,
+            who,
+            caps=caps,
+            hostname=first.get("hostname", ""),
+            no_new_privileges=own["noNewPrivileges"] and not process.privileged,
+        )
+        made["rlimits"] = own.get("rlimits", [])
+        if "oomScoreAdj" in own:
+            made["oomScoreAdj"] = own["oomScoreAdj"]
+        return made
+
+    async def resize(self, id: str, rows: int, columns: int) -> None:
+        live = self._running(id)
+        if live.record.tty:
+            resize(live.paths.control, rows, columns)
+
+    async def usage(self, id: str) -> Usage:
+        self._running(id)
+        return self._cgroups.usage(self._group(id))
+
+    async def processes(self, id: str, ps_args: str) -> tuple[list[str], list[list[str]]]:
+        self._running(id)
+        return await top.processes(self._cgroups.members(self._group(id)), ps_args)
+
+    async def update(self, id: str, resources: Resources) -> None:
+        live = self._running(id)
+        request = live.paths.run / "resources.json"
+        limits = bundle.limits(resources, self._known_host())
+        files.write(request, msgspec.json.encode(limits))
+        await self._crun.call("update", "--resources", str(request), id)
+
+    # -- files --------------------------------------------------------------------------
+
+    async def read_archive(
+        self, spec: InstanceSpec, path: str, running: bool
+    ) -> AsyncIterator[bytes]:
+        async with self._view(spec) as root:
+            async for piece in archive.read(root, path):
+                yield piece
+
+    async def write_archive(
+        self, spec: InstanceSpec, path: str, tar: AsyncIterator[bytes], running: bool
+    ) -> None:
+        if spec.security.readonly_rootfs and not archive.in_volume(spec, path):
+            raise Conflict("container rootfs is marked read-only")
+        async with self._view(spec) as root:
+            await archive.write(root, path, tar)
+
+    async def stat_path(self, spec: InstanceSpec, path: str, running: bool) -> PathStat:
+        async with self._view(spec) as root:
+            return await asyncio.to_thread(archive.facts, root, path)
+
+    def _view(self, spec: InstanceSpec) -> contextlib.AbstractAsyncContextManager[Path]:
+        """The root as the container sees it, running or not."""
+        live = self._live.get(spec.id)
+        if live is not None and live.running:
+            return archive.of_process(live.record.pid)
+        return self._views.open(spec)
+
+    # -- helpers ------------------------------------------------------------------------
+
+    def _lock(self, id: str) -> asyncio.Lock:
+        return self._locks.setdefault(id, asyncio.Lock())
+
+    def _files(self, id: str) -> Files:
+        return Files(self._paths.instance_run(id), id)
+
+    def _group(self, id: str) -> str:
+        return f"/{self._paths.cgroup}/{id}"
+
+    def _known_host(self) -> bundle.Host:
+        if self._host is None:
+            raise Unavailable("the container runtime is not ready", "prepare() was not called")
+        return self._host
+
+    def _running(self, id: str) -> _Live:
+        live = self._live.get(id)
+        if live is None or not live.running:
+            raise Conflict(f"container {id[:12]} is not running")
+        return live
