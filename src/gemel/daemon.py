@@ -1,0 +1,158 @@
+"""The engine as a process: ``gemel daemon``.
+
+    lock → mount namespace → engine → API → ready … signal → API closed → engine closed
+
+Instances go on running when the engine stops, and when it is killed. When it
+stops and none is left, its mount namespace goes too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import logging.handlers
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+from gemel.api import serve
+from gemel.errors import GemelError
+from gemel.host import lock, mountns
+from gemel.model.paths import Paths
+
+log = logging.getLogger("gemel.daemon")
+
+#: Exit codes: stopped as asked; could not start (EX_TEMPFAIL of sysexits for "runs already").
+OK, FAILED, RUNS_ALREADY = 0, 1, 75
+
+_LOG_BYTES = 8 << 20
+_FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
+#: Seconds that the engine is given to let go of everything when it stops.
+_CLOSE_TIMEOUT = 30.0
+
+
+def run_daemon(paths: Paths, *, debug: bool = False) -> int:
+    """Runs the engine until it is told to stop, and gives back the exit code.
+
+    Everything that keeps it from starting is told on standard error.
+    """
+    try:
+        paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        paths.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        held = lock.acquire(paths.run / "gemel.lock", "an engine")
+    except GemelError as error:
+        print(error, file=sys.stderr)
+        return RUNS_ALREADY
+    except OSError as error:
+        print(f"cannot prepare {paths.run} and {paths.root}: {error}", file=sys.stderr)
+        return FAILED
+    try:
+        _set_up_logging(paths, debug)
+        return _run_locked(paths)
+    finally:
+        held.release()
+        logging.shutdown()
+
+
+def _run_locked(paths: Paths) -> int:
+    namespace: mountns.MountNamespace | None = None
+    idle = False
+    try:
+        _prepare_process()
+        namespace = mountns.enter(paths.run / "mnt")
+        log.info(
+            "mount namespace %s", "of an earlier engine" if namespace.adopted else "made and pinned"
+        )
+        idle = asyncio.run(_serve(paths))
+        return OK
+    except GemelError as error:
+        log.error("%s", error)
+        # an engine that never started has nothing in a namespace that it made itself
+        idle = namespace is not None and not namespace.adopted
+        return FAILED
+    except Exception:
+        log.exception("the engine failed")
+        return FAILED
+    finally:
+        if namespace is not None:
+            _leave(namespace, idle)
+
+
+def _leave(namespace: mountns.MountNamespace, idle: bool) -> None:
+    if idle:
+        try:
+            namespace.release()
+        except GemelError as error:
+            log.warning("the mount namespace stays: %s", error)
+    namespace.close()
+
+
+def _prepare_process() -> None:
+    """Limits, working folder, umask: what the engine's children inherit."""
+    os.chdir("/")
+    os.umask(0o022)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _set_up_logging(paths: Paths, debug: bool) -> None:
+    """To standard error; and to a file unless systemd's journal keeps it already."""
+    root = logging.getLogger()
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    formatter = logging.Formatter(_FORMAT)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if "JOURNAL_STREAM" not in os.environ:
+        handlers.append(
+            logging.handlers.RotatingFileHandler(
+                paths.root / "engine.log", maxBytes=_LOG_BYTES, backupCount=1, delay=True
+            )
+        )
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+    for noisy in ("asyncio", "pyroute2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+async def _serve(paths: Paths) -> bool:
+    """Opens the engine and answers until told to stop. True if no instance is left."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    # loaded here: what cannot be loaded is told in the log like any other failure
+    engine: Any = await importlib.import_module("gemel.engine.engine").Engine.open(paths)
+    try:
+        server = await serve(engine, paths.socket, on_shutdown=stop.set)
+        try:
+            notify("READY=1\nSTATUS=answering on " + str(paths.socket))
+            log.info("answering on %s (process %d)", paths.socket, os.getpid())
+            await stop.wait()
+            notify("STOPPING=1")
+            log.info("stopping; instances go on running")
+        finally:
+            await server.close()
+        return not await engine.containers.list(False, 0, False, {})
+    finally:
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            await engine.close()
+
+
+def notify(state: str) -> None:
+    """Tells systemd (sd_notify's protocol), if it asked to be told."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.connect(address)
+            channel.send(state.encode())
