@@ -99,7 +99,8 @@ def test_a_later_mount_of_the_host_is_seen_inside(tmp_path: Path) -> None:
     )
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == "entered\n"
+        line = process.stdout.readline()
+        assert line == "entered\n", process.communicate(timeout=60)
         mounts.mount("tmpfs", shared / "disk", "tmpfs")
         (shared / "disk" / "late").touch()
         _, errors = process.communicate("go\n", timeout=60)

@@ -109,7 +109,30 @@ def _make(folder: Path, outer: int) -> None:
 
 
 def _unshare_pinned(pin: Path, outer: int) -> None:
-    """unshare(CLONE_NEWNS), then binds the new namespace in the outer one."""
+    """unshare(CLONE_NEWNS), then binds the new namespace in the outer one.
+
+    The kernel tells the older of two namespaces by their ids, and Linux 6.18
+    draws these from a batch of each CPU: made on another CPU than the outer
+    one, the new namespace may count as older, and is refused (EINVAL). On the
+    CPU that made the outer one it never does, so every CPU gets its turn.
+    """
+    allowed = os.sched_getaffinity(0)
+    try:
+        for cpu in [None, *sorted(allowed)]:
+            if cpu is not None:
+                _setns(outer)
+                os.sched_setaffinity(0, {cpu})
+            try:
+                _unshare_once(pin, outer)
+                return
+            except Failed as error:
+                refusal = error
+        raise refusal
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _unshare_once(pin: Path, outer: int) -> None:
     if _libc.unshare(_CLONE_NEWNS) != 0:
         code = ctypes.get_errno()
         raise Failed(
