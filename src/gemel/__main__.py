@@ -1,0 +1,5 @@
+"""``python -m gemel``."""
+
+from gemel.cli.main import main
+
+main()

@@ -1,0 +1,207 @@
+"""What every command shares: the global options, the engine, the project."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gemel.client.engine import Client, Place
+from gemel.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from gemel.client.project.source import Project
+
+#: Names of a Compose file, in the order in which they are looked for.
+FILE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+
+
+class App:
+    """The global options of one call. Nothing is looked up before it is needed."""
+
+    def __init__(
+        self,
+        *,
+        files: tuple[str, ...] = (),
+        project_name: str = "",
+        profiles: tuple[str, ...] = (),
+        env_files: tuple[str, ...] = (),
+        project_directory: str = "",
+        host: str = "",
+        root: str = "",
+        run_dir: str = "",
+        progress: str = "auto",
+        parallel: int = 0,
+    ) -> None:
+        self.files = files or _files_from_environment()
+        self.name_option = project_name
+        self.profiles = profiles or tuple(
+            filter(None, os.environ.get("COMPOSE_PROFILES", "").split(","))
+        )
+        self.env_files = env_files
+        self.project_directory = project_directory
+        self.place = Place(host, root, run_dir)
+        self.progress = progress
+        self.parallel = parallel if parallel > 0 else 16
+        self._client: Client | None = None
+        self._project: Project | None = None
+
+    @property
+    def client(self) -> Client:
+        """The engine; it is started when it does not run."""
+        if self._client is None:
+            self._client = Client(self.place)
+        return self._client
+
+    def compose_files(self) -> list[str]:
+        """Paths of the Compose files: those of -f, else the first found upwards; maybe none."""
+        if self.files:
+            return list(self.files)
+        folder = os.path.abspath(self.project_directory or os.getcwd())
+        while True:
+            for name in FILE_NAMES:
+                if os.path.isfile(path := os.path.join(folder, name)):
+                    stem, _, end = path.rpartition(".")
+                    extra = [f"{stem}.override.{e}" for e in (end, "yml", "yaml")]
+                    return [path, *[e for e in extra if os.path.isfile(e)][:1]]
+            parent = os.path.dirname(folder)
+            if parent == folder or self.project_directory:
+                return []
+            folder = parent
+
+    def has_project(self) -> bool:
+        """Whether a project is meant: -p or -f given, or a Compose file found."""
+        return bool(
+            self.name_option
+            or os.environ.get("COMPOSE_PROJECT_NAME")
+            or self.files
+            or self.compose_files()
+        )
+
+    def name(self) -> str:
+        """The project's name, without reading the whole file where that can be avoided."""
+        given = self.name_option or os.environ.get("COMPOSE_PROJECT_NAME", "")
+        if given:
+            return given
+        files = self.compose_files()
+        if not files:
+            raise no_file()
+        quick = quick_name(files, self.project_directory)
+        return quick or self.project().name
+
+    def project(self) -> Project:
+        """The project of the Compose file, read once. Raises InvalidInput with file and line."""
+        if self._project is None:
+            from gemel.client.project.source import load
+
+            self._project = load(self)
+        return self._project
+
+
+def no_file() -> InvalidInput:
+    """No Compose file here or above."""
+    return InvalidInput(
+        "no Compose file found here or in a folder above",
+        details="looked for " + ", ".join(FILE_NAMES),
+        resolution="name one with -f FILE, or a running project with -p NAME",
+    )
+
+
+def _files_from_environment() -> tuple[str, ...]:
+    text = os.environ.get("COMPOSE_FILE", "")
+    separator = os.environ.get("COMPOSE_PATH_SEPARATOR", ":")
+    return tuple(filter(None, text.split(separator)))
+
+
+def quick_name(files: list[str], directory: str = "") -> str:
+    """The project's name by a look at the lines that begin with ``name:``; "" if that is not sure.
+
+    A name with a variable, or in a file that includes others, needs the whole loader; so does
+    an environment file that may set COMPOSE_PROJECT_NAME.
+    """
+    base = os.path.abspath(directory or os.path.dirname(os.path.abspath(files[0])))
+    if files[0] == "-" or os.path.exists(os.path.join(base, ".env")):
+        return ""
+    found = ""
+    for path in files:
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        for value in re.findall(r"^[\"']?name[\"']?\s*:[ \t]*(.*)$", text, re.MULTILINE):
+            match = re.fullmatch(r"(['\"]?)([a-z0-9][a-z0-9_-]*)\1\s*(#.*)?", value)
+            if not match:
+                return ""
+            found = match[2]
+        if re.search(r"^(include|[\"'{?&!<])", text, re.MULTILINE):
+            return ""
+    return found or normalise(os.path.basename(base))
+
+
+def normalise(name: str) -> str:
+    """A folder's name as a project's: lower case, digits, ``-`` and ``_``."""
+    return re.sub(r"[^-_a-z0-9]", "", name.lower()).lstrip("_-")
+
+
+pass_app: Callable[[Callable[..., Any]], Any] = click.make_pass_decorator(App)
+
+
+class Lazy(click.Group):
+    """The top group: names come from the registry, modules are imported when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from gemel.cli.registry import ALL
+
+        return list(ALL)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from gemel.cli.registry import ALL
+
+        entry = ALL.get(cmd_name)
+        if entry is None:
+            return None
+        from importlib import import_module
+
+        module = import_module(f"gemel.cli.commands.{entry.module}")
+        command: click.Command = getattr(module, entry.attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from gemel.cli.registry import ALL
+
+        if args and args[0] not in ALL and not args[0].startswith("-"):
+            raise unknown(args[0], list(ALL), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from gemel.cli.registry import EXAMPLES, GROUPS
+
+        for title, table in GROUPS:
+            with formatter.section(title):
+                formatter.write_dl([(name, entry.help) for name, entry in table.items()])
+        with formatter.section("Examples"):
+            formatter.write(EXAMPLES + "\n")
+
+
+def unknown(name: str, known: list[str], ctx: click.Context) -> click.UsageError:
+    """The error for a command that does not exist, with the nearest that does."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f" Did you mean `{near[0]}`?" if near else ""
+    return click.UsageError(f"no such command: {name}.{hint}", ctx)
+
+
+_Wrap = Callable[[Callable[..., Any]], click.Command]
+
+
+def command(name: str | None = None, **settings: Any) -> _Wrap:
+    """click.command with wide help; settings: of click's context."""
+    context = {"help_option_names": ["--help"], "max_content_width": 100, **settings}
+    return click.command(name, context_settings=context)

@@ -1,0 +1,144 @@
+"""start, stop, restart, kill, pause, unpause, wait."""
+
+from __future__ import annotations
+
+import click
+
+from gemel.cli import output
+from gemel.cli.app import App, command, pass_app
+from gemel.cli.batch import for_each
+from gemel.cli.complete import TARGETS
+from gemel.cli.targets import Target, resolve
+from gemel.client.project.members import needs
+from gemel.client.session import Waiter
+from gemel.errors import NotFound
+
+_names = click.argument("names", nargs=-1, type=TARGETS, metavar="[SERVICE|CONTAINER]...")
+_timeout = click.option(
+    "-t", "--timeout", type=int, default=None, metavar="SECONDS", help="Time before it is killed."
+)
+
+
+def stop_all(app: App, targets: list[Target], timeout: int | None, signal: str = "") -> None:
+    """Stops in parallel; each call lasts as long as the engine gives the program."""
+
+    def work(target: Target) -> None:
+        query = {"t": timeout, "signal": signal or None}
+        limit = (60 if timeout is None else timeout) + 120
+        app.client.call("POST", f"/containers/{target.id}/stop", query=query, timeout=limit).read()
+
+    up = [target for target in targets if target.running]
+    for_each(app, up, work, "Stopping", "Stopped", order=needs(up, reverse=True))
+
+
+def start_all(app: App, targets: list[Target]) -> None:
+    """Starts in parallel."""
+
+    def work(target: Target) -> None:
+        app.client.post(f"/containers/{target.id}/start", timeout=180)
+
+    for_each(app, targets, work, "Starting", "Started", order=needs(targets))
+
+
+@command()
+@_names
+@pass_app
+def start(app: App, names: tuple[str, ...]) -> None:
+    """Start services (those that exist and are stopped), or containers."""
+    targets = resolve(app, names)
+    if not targets:
+        raise NotFound(
+            "there is nothing to start: the application has no containers",
+            resolution="gemel up -d creates them",
+        )
+    start_all(app, targets)
+
+
+@command()
+@_names
+@_timeout
+@click.option("-s", "--signal", default="", help="Instead of the image's stop signal.")
+@pass_app
+def stop(app: App, names: tuple[str, ...], timeout: int | None, signal: str) -> None:
+    """Stop services or containers, without removing them."""
+    stop_all(app, resolve(app, names), timeout, signal)
+
+
+@command()
+@_names
+@_timeout
+@click.option("--no-deps", is_flag=True, help="Not the services that depend on them.")
+@pass_app
+def restart(app: App, names: tuple[str, ...], timeout: int | None, no_deps: bool) -> None:
+    """Restart services or containers."""
+
+    def work(target: Target) -> None:
+        limit = (60 if timeout is None else timeout) + 180
+        path = f"/containers/{target.id}/restart"
+        app.client.call("POST", path, query={"t": timeout}, timeout=limit).read()
+
+    for_each(app, resolve(app, names), work, "Restarting", "Started")
+
+
+@command()
+@_names
+@click.option("-s", "--signal", default="KILL", help="Which signal.", show_default=True)
+@pass_app
+def kill(app: App, names: tuple[str, ...], signal: str) -> None:
+    """Send a signal to the first process of services or containers."""
+
+    def work(target: Target) -> None:
+        path = f"/containers/{target.id}/kill"
+        app.client.call("POST", path, query={"signal": signal}).read()
+
+    targets = resolve(app, names)
+    if not names:
+        targets = [target for target in targets if target.running]
+    for_each(app, targets, work, "Killing", "Killed")
+
+
+@command()
+@_names
+@pass_app
+def pause(app: App, names: tuple[str, ...]) -> None:
+    """Freeze services or containers: their processes get no time."""
+
+    def work(target: Target) -> None:
+        app.client.call("POST", f"/containers/{target.id}/pause").read()
+
+    targets = [t for t in resolve(app, names) if names or t.state == "running"]
+    for_each(app, targets, work, "Pausing", "Paused")
+
+
+@command()
+@_names
+@pass_app
+def unpause(app: App, names: tuple[str, ...]) -> None:
+    """Go on with frozen services or containers."""
+
+    def work(target: Target) -> None:
+        app.client.call("POST", f"/containers/{target.id}/unpause").read()
+
+    targets = [t for t in resolve(app, names) if names or t.state == "paused"]
+    for_each(app, targets, work, "Unpausing", "Unpaused")
+
+
+@command()
+@click.argument("names", nargs=-1, required=True, type=TARGETS, metavar="SERVICE|CONTAINER...")
+@click.option("--down-project", is_flag=True, help="Bring the application down at the first end.")
+@pass_app
+def wait(app: App, names: tuple[str, ...], down_project: bool) -> int:
+    """Wait until services or containers end; print their exit codes.
+
+    The status is the last one's exit code where a project is meant, else 0.
+    """
+    status = 0
+    for target in resolve(app, names):
+        status = Waiter(app.client, target.id, "not-running").result()
+        output.say(str(status) if not target.service else f"{target.name}: {status}")
+        if down_project:
+            from gemel.client.project.down import Down
+
+            Down(app.client, app.name(), app.parallel).run(app.progress)
+            return status
+    return status if app.has_project() else 0

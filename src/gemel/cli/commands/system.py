@@ -1,0 +1,251 @@
+"""doctor, info, version, env, daemon, system."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gemel.cli import output, text
+from gemel.cli.app import App, command, pass_app
+from gemel.client.engine import Client
+from gemel.client.errors import EngineDown
+from gemel.errors import GemelError
+
+_format = click.option("--format", "form", default=None, help="table, json, or a template.")
+_MARKS = {
+    "ok": ("✔", "green"),
+    "warning": ("!", "yellow"),
+    "warn": ("!", "yellow"),
+    "missing": ("✘", "red"),
+}
+
+
+@command()
+@_format
+@pass_app
+def doctor(app: App, form: str | None) -> int:
+    """Check this machine: what gemel needs and finds, and how to mend what is missing.
+
+    KVM is checked by booting a tiny guest. The status is 1 if something needed is missing.
+    """
+    checks: list[dict[str, Any]] = app.client.get("/gemel/doctor", timeout=180)
+    if form == "json":
+        output.say(json.dumps(checks, indent=2, ensure_ascii=False))
+    elif form and form != "table":
+        output.emit(checks, [], form)
+    else:
+        output.say(doctor_table(checks))
+    return 1 if any(check.get("status") == "missing" for check in checks) else 0
+
+
+def doctor_table(checks: list[dict[str, Any]]) -> str:
+    """A line for each check; below it what to do."""
+    width = max((len(str(check["name"])) for check in checks), default=0)
+    lines: list[str] = []
+    for check in checks:
+        status = str(check.get("status", ""))
+        mark, style = _MARKS.get(status, ("?", "dim"))
+        details = str(check.get("details") or "").splitlines() or [""]
+        name = str(check["name"]).ljust(width)
+        lines.append(f"{output.paint(mark, style)} {name}  {status:<8} {details[0]}".rstrip())
+        indent = " " * (width + 4)
+        lines += [f"{indent}{more}" for more in details[1:]]
+        if check.get("resolution") and status != "ok":
+            lines += [
+                f"{indent}{output.paint('→', 'cyan')} {part}"
+                for part in str(check["resolution"]).splitlines()
+            ]
+    bad = sum(1 for check in checks if check.get("status") == "missing")
+    warned = sum(1 for check in checks if check.get("status") in ("warning", "warn"))
+    lines.append("")
+    lines.append(
+        "Everything that is needed is here."
+        if not bad and not warned
+        else f"{bad} missing, {warned} to look at."
+    )
+    return "\n".join(lines)
+
+
+@command()
+@_format
+@pass_app
+def info(app: App, form: str | None) -> None:
+    """Show the engine's state and what this machine offers it."""
+    found = app.client.get("/info")
+    if form:
+        from gemel.cli.commands.image import show
+
+        if form == "json":
+            output.say(json.dumps(found, ensure_ascii=False))
+        else:
+            show([found], form)
+        return
+    names = [
+        ("Version", "ServerVersion"), ("Name", "Name"), ("Root", "DockerRootDir"),
+        ("Containers", "Containers"), ("  Running", "ContainersRunning"),
+        ("  Paused", "ContainersPaused"), ("  Stopped", "ContainersStopped"),
+        ("Images", "Images"), ("Kernel", "KernelVersion"), ("System", "OperatingSystem"),
+        ("Architecture", "Architecture"), ("Processors", "NCPU"), ("Cgroups", "CgroupVersion"),
+        ("Default runtime", "DefaultRuntime"),
+    ]  # fmt: skip
+    for title, key in names:
+        if key in found:
+            output.say(f"{title}: {found[key]}")
+    output.say(f"Memory: {text.binary_size(found.get('MemTotal') or 0)}")
+    output.say(f"Runtimes: {', '.join(found.get('Runtimes') or {})}")
+    output.say(f"Socket: {app.place.socket}")
+    for warning in found.get("Warnings") or []:
+        output.warn(warning)
+
+
+@command()
+@click.option("--short", is_flag=True, help="The number only.")
+@_format
+@pass_app
+def version(app: App, short: bool, form: str | None) -> None:
+    """Show the versions of the command line and of the engine."""
+    from gemel.cli.main import VERSION
+
+    if short:
+        output.say(VERSION)
+        return
+    server: dict[str, Any] | None = None
+    try:
+        server = Client(app.place, start=False).get("/version")
+    except EngineDown:
+        pass
+    if form == "json":
+        output.say(json.dumps({"Client": {"Version": VERSION}, "Server": server}))
+        return
+    if form and form != "table":
+        from gemel.cli import template
+
+        data = {"Client": {"Version": VERSION}, "Server": server, "version": VERSION}
+        output.say(template.render(template.unescape(form), data))
+        return
+    output.say(f"gemel version {VERSION}")
+    if server is None:
+        output.say("engine: not running")
+        return
+    output.say(f"engine: {server.get('Version')} (API {server.get('ApiVersion')})")
+    for part in server.get("Components") or []:
+        if part.get("Name") != "Engine":
+            output.say(f"  {part['Name']}: {part.get('Version')}")
+
+
+@command()
+@click.option("--unset", is_flag=True, help="Take them back.")
+@click.option("--shell", type=click.Choice(["sh", "fish"]), default="sh", help="Which shell.")
+@pass_app
+def env(app: App, unset: bool, shell: str) -> None:
+    """Print settings that point Docker's tools to gemel: eval "$(gemel env)"."""
+    if unset:
+        output.say("set -e DOCKER_HOST;" if shell == "fish" else "unset DOCKER_HOST")
+        return
+    value = shlex.quote(f"unix://{app.place.socket}")
+    output.say(
+        f"set -gx DOCKER_HOST {value};" if shell == "fish" else f"export DOCKER_HOST={value}"
+    )
+
+
+@command()
+@click.option("--debug", is_flag=True, help="Log every command that is run.")
+@pass_app
+def daemon(app: App, debug: bool) -> int:
+    """Run the engine in the foreground, until SIGTERM; services go on without it."""
+    from gemel.daemon import run_daemon
+    from gemel.model.paths import Paths
+
+    if os.geteuid() != 0:
+        raise GemelError("the engine needs root", resolution="sudo gemel daemon")
+    paths = Paths(root=Path(app.place.root), run=Path(app.place.run))
+    return int(run_daemon(paths, debug=debug) or 0)
+
+
+@click.group()
+def system() -> None:
+    """Disk usage, clean up, stop the engine."""
+
+
+@system.command()
+@pass_app
+def stop(app: App) -> None:
+    """Stop the engine. Services go on running; the next command starts it again."""
+    client = Client(app.place, start=False)
+    try:
+        client.call("POST", "/gemel/shutdown", timeout=60).read()
+    except EngineDown:
+        output.say("the engine is not running")
+        return
+    _wait_gone(client)
+    output.say("the engine has stopped; services go on running")
+
+
+def _wait_gone(client: Client, patience: float = 30.0) -> None:
+    import time
+
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        try:
+            client.http.call("GET", "/_ping", timeout=5).read()
+        except GemelError:
+            return
+        time.sleep(0.05)
+    raise GemelError("the engine was asked to stop and still answers")
+
+
+@system.command()
+@_format
+@pass_app
+def df(app: App, form: str | None) -> None:
+    """Show how much disk images, containers and volumes take."""
+    found = app.client.get("/system/df", timeout=300)
+    output.emit(
+        df_rows(found), [(key.upper(), key) for key in ("Type", "TotalCount", "Size")], form
+    )
+
+
+def df_rows(found: dict[str, Any]) -> list[output.Row]:
+    """A row for each kind of thing."""
+    images, containers = found.get("Images") or [], found.get("Containers") or []
+    volumes = found.get("Volumes") or []
+    sizes = {
+        "Images": (len(images), found.get("LayersSize") or sum(i.get("Size", 0) for i in images)),
+        "Containers": (len(containers), sum(c.get("SizeRw") or 0 for c in containers)),
+        "Local Volumes": (
+            len(volumes),
+            sum(max(0, (v.get("UsageData") or {}).get("Size", 0)) for v in volumes),
+        ),
+    }
+    return [
+        {"Type": kind, "TotalCount": str(count), "Size": text.decimal_size(size)}
+        for kind, (count, size) in sizes.items()
+    ]
+
+
+@system.command()
+@click.option("-a", "--all", "every", is_flag=True, help="Images that nothing uses too.")
+@click.option("--volumes", is_flag=True, help="Anonymous volumes too.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@pass_app
+def prune(app: App, every: bool, volumes: bool, force: bool) -> None:
+    """Remove stopped containers, and networks and images that nothing uses."""
+    if not force and not click.confirm("Remove everything that is not used?"):
+        return
+    client = app.client
+    freed = 0
+    steps: list[tuple[str, dict[str, list[str]] | None]] = [
+        ("/containers/prune", None),
+        ("/networks/prune", None),
+        ("/images/prune", {"dangling": ["false" if every else "true"]}),
+    ]
+    if volumes:
+        steps.append(("/volumes/prune", None))
+    for path, filters in steps:
+        freed += int(client.post(path, filters=filters, timeout=600).get("SpaceReclaimed") or 0)
+    output.say(f"Total reclaimed space: {text.decimal_size(freed)}")

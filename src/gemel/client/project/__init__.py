@@ -1,0 +1,1 @@
+"""Carries out what a Compose project needs, through the engine's API."""

@@ -1,0 +1,121 @@
+"""Pulls, pushes and builds: streams of progress messages, shown as they come."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gemel.client.engine import Client
+from gemel.client.errors import from_answer
+from gemel.errors import Failed
+
+Json = dict[str, Any]
+
+
+def checked(messages: Iterator[Json]) -> Iterator[Json]:
+    """The messages; an ``error`` among them is raised with its parts."""
+    for message in messages:
+        if "error" in message or "errorDetail" in message:
+            detail = message.get("errorDetail") or {}
+            brief = str(detail.get("message") or message.get("error") or "failed")
+            raise from_answer(500, {**message, **detail, "message": brief})
+        yield message
+
+
+def split_reference(ref: str) -> tuple[str, str]:
+    """Repository, and tag or digest; ``latest`` where none is given."""
+    if "@" in ref:
+        name, _, digest = ref.partition("@")
+        return name, digest
+    head, colon, tag = ref.rpartition(":")
+    if colon and "/" not in tag:
+        return head, tag
+    return ref, "latest"
+
+
+def registry_auth(ref: str) -> str:
+    """X-Registry-Auth for an image's registry, from ~/.docker/config.json; "" without one."""
+    first = ref.split("/", 1)[0]
+    host = first if "." in first or ":" in first or first == "localhost" else ""
+    folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            known = json.load(file).get("auths", {})
+    except (OSError, ValueError, AttributeError):
+        return ""
+    entry = known.get(host or "https://index.docker.io/v1/") or known.get(f"https://{host}")
+    if not entry or not entry.get("auth"):
+        return ""
+    user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
+    body = {"username": user, "password": password, "serveraddress": host}
+    return base64.urlsafe_b64encode(json.dumps(body).encode()).decode()
+
+
+class Lines:
+    """Docker's progress messages as lines; layers are redrawn on a terminal."""
+
+    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
+        self._tell = tell or (lambda text: print(text, file=sys.stderr))
+        self._states: dict[str, str] = {}
+
+    def show(self, message: Json) -> None:
+        """One message: a status with or without a layer's id, or a piece of a build's output."""
+        if "stream" in message:
+            text = str(message["stream"]).rstrip("\n")
+            if text:
+                self._tell(text)
+            return
+        status = message.get("status")
+        if not status:
+            return
+        layer = str(message.get("id") or "")
+        if layer and self._states.get(layer) == status:
+            return  # only the count has changed
+        self._states[layer] = str(status)
+        self._tell(f"{layer}: {status}" if layer else str(status))
+
+
+def pull_image(
+    client: Client,
+    ref: str,
+    *,
+    quiet: bool = False,
+    platform: str = "",
+    tell: Callable[[str], None] | None = None,
+) -> None:
+    """Pulls an image. Raises NotFound, Failed with the registry's reason."""
+    name, tag = split_reference(ref)
+    auth = registry_auth(ref)
+    headers = {"X-Registry-Auth": auth} if auth else None
+    lines = Lines(tell)
+    query: dict[str, Any] = {"fromImage": name, "tag": tag, "platform": platform or None}
+    for message in checked(client.stream("POST", "/images/create", query=query, headers=headers)):
+        if not quiet:
+            lines.show(message)
+
+
+def push_image(client: Client, ref: str, *, quiet: bool = False) -> None:
+    """Pushes an image to its registry."""
+    name, tag = split_reference(ref)
+    headers = {"X-Registry-Auth": registry_auth(ref) or "e30="}
+    lines = Lines()
+    for message in checked(
+        client.stream("POST", f"/images/{name}/push", query={"tag": tag}, headers=headers)
+    ):
+        if not quiet:
+            lines.show(message)
+
+
+def require_image(client: Client, ref: str) -> Json:
+    """Inspect of an image. Raises Failed with what to do if it is not there."""
+    found = client.exists(f"/images/{ref}/json")
+    if found is None:
+        raise Failed(
+            f"no such image: {ref}",
+            resolution=f"gemel image pull {ref}, or build it",
+        )
+    return dict(found)
