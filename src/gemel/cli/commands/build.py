@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Callable
@@ -105,10 +106,11 @@ def build(
 ) -> None:
     """Build the images of services that have a `build:` in the Compose file."""
     from gemel.cli import values
-    from gemel.cli.images import build_services, push_services
+
+    images = importlib.import_module("gemel.cli.images")
 
     extra = dict(entry.partition("=")[::2] for entry in values.environment(args, []))
-    built = build_services(
+    built = images.build_services(
         app,
         services,
         args=extra,
@@ -120,4 +122,4 @@ def build(
     if not built:
         output.warn("no service with a `build:` to build")
     if push:
-        push_services(app, built)
+        images.push_services(app, built)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import click
 
@@ -193,7 +193,7 @@ def history(app: App, ref: str, no_trunc: bool, quiet: bool, form: str | None) -
     output.emit(rows, list(zip(names, titles, strict=True)), form)
 
 
-def file_chunks(file: BinaryIO, size: int = 1 << 18) -> Iterator[bytes]:
+def file_chunks(file: IO[Any], size: int = 1 << 18) -> Iterator[bytes]:
     """An open file in pieces."""
     while data := file.read(size):
         yield data

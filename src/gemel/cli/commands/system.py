@@ -164,7 +164,7 @@ def daemon(app: App, debug: bool) -> int:
     if os.geteuid() != 0:
         raise GemelError("the engine needs root", resolution="sudo gemel daemon")
     paths = Paths(root=Path(app.place.root), run=Path(app.place.run))
-    return int(run_daemon(paths, debug=debug) or 0)
+    return run_daemon(paths, debug=debug)
 
 
 @click.group()
@@ -205,9 +205,7 @@ def _wait_gone(client: Client, patience: float = 30.0) -> None:
 def df(app: App, form: str | None) -> None:
     """Show how much disk images, containers and volumes take."""
     found = app.client.get("/system/df", timeout=300)
-    output.emit(
-        df_rows(found), [(key.upper(), key) for key in ("Type", "TotalCount", "Size")], form
-    )
+    output.emit(df_rows(found), [("TYPE", "Type"), ("TOTAL", "TotalCount"), ("SIZE", "Size")], form)
 
 
 def df_rows(found: dict[str, Any]) -> list[output.Row]:
