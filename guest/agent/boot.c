@@ -1,0 +1,63 @@
+#include "boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "util.h"
+
+/* Makes the first root a mount that has another below it: only then can the service's
+ * processes pivot_root(2) away from it. */
+static void move_root(void)
+{
+	if (mkdir("/base", 0755) < 0 || mount("/", "/base", NULL, MS_BIND, NULL) < 0 ||
+	    chdir("/base") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+	    chdir("/") < 0)
+		give_up("cannot move the first root: %s", strerror(errno));
+}
+
+static void load_module(const char *name)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof path, "/modules/%s.ko", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST)
+		say("module %s: %s", name, strerror(errno));
+	close(fd);
+}
+
+static void load_modules(void)
+{
+	char list[4096], *rest = list, *name;
+
+	if (get_file("/modules.list", list, sizeof list) < 0)
+		return;
+	while ((name = strsep(&rest, "\n")))
+		if (*name && !strchr(name, '/'))
+			load_module(name);
+}
+
+void boot(void)
+{
+	const unsigned long strict = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+
+	move_root();
+	if (mount("dev", "/dev", "devtmpfs", MS_NOSUID, "mode=0755") < 0 ||
+	    mount("proc", "/proc", "proc", strict, NULL) < 0 ||
+	    mount("sysfs", "/sys", "sysfs", strict, NULL) < 0)
+		give_up("cannot mount the kernel's file systems: %s", strerror(errno));
+	put_file("/proc/self/oom_score_adj", "-1000");
+	load_modules();
+	if (!cgroup_setup())
+		give_up("cannot make control groups: %s", strerror(errno));
+}

@@ -1,0 +1,23 @@
+/* The control group of the service's processes. */
+#ifndef GEMEL_CGROUP_H
+#define GEMEL_CGROUP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "program.h"
+
+#define SERVICE_GROUP "/sys/fs/cgroup/service"
+
+bool cgroup_setup(void);
+bool cgroup_join(void); /* this process */
+bool cgroup_limit(const struct program *program, char *error, size_t size);
+bool cgroup_freeze(bool frozen);
+bool cgroup_is_frozen(void);
+void cgroup_signal(int number);
+unsigned long cgroup_oom_kills(void);
+
+/* Text of a USAGE answer; its length. */
+size_t cgroup_usage(char *out, size_t size);
+
+#endif

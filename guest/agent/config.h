@@ -1,0 +1,50 @@
+/* What CONFIG asks for, as the agent keeps it. */
+#ifndef GEMEL_CONFIG_H
+#define GEMEL_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "record.h"
+#include "util.h"
+
+#define ROOT "/gemel/root"
+#define LOWER "/gemel/lower"
+#define LAYER "/gemel/layer"
+#define SHARES "/gemel/shares"
+#define FILES "/gemel/files"
+
+enum mount_kind { MOUNT_SHARE, MOUNT_TMPFS, MOUNT_FILE };
+
+/* One thing mounted into the service's root when its mount namespace is made. */
+struct mount_entry {
+	enum mount_kind kind;
+	char *source;  /* SHARE, FILE: path in the guest's first root. TMPFS: NULL */
+	char *target;
+	char *options; /* TMPFS, SHARE: as mount(8) has them */
+	bool readonly;
+	bool only_if_there; /* leave it if the image has no such target */
+};
+
+struct config {
+	bool ready;
+	bool readonly_root;
+	bool init;
+	uint64_t shm;
+	struct mount_entry *mounts;
+	size_t mount_count;
+	unsigned nic_count;
+	unsigned file_count;
+	bool layered; /* LAYER is mounted */
+};
+
+extern struct config config;
+
+/* Carries out a whole CONFIG message. False: `error` says why. */
+bool config_apply(const uint8_t *data, size_t length, char *error, size_t size);
+
+/* Unmounts what can be, before power-off. */
+void config_undo(void);
+
+#endif

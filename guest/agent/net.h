@@ -1,0 +1,22 @@
+/* The guest's network interfaces, by rtnetlink. */
+#ifndef GEMEL_NET_H
+#define GEMEL_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct nic {
+	unsigned position; /* counted from 0 */
+	const char *mac;
+	const char *name;
+	const char *address; /* with prefix length, or empty */
+	const char *gateway; /* or empty */
+	uint32_t mtu;
+	bool default_route;
+};
+
+bool net_loopback(char *error, size_t size);
+bool net_configure(const struct nic *nic, char *error, size_t size);
+
+#endif

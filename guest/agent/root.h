@@ -1,0 +1,14 @@
+/* The service's root: what is mounted in it, and how a process gets into it. */
+#ifndef GEMEL_ROOT_H
+#define GEMEL_ROOT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "program.h"
+
+/* In a new mount (and pid, ipc, cgroup) namespace: mounts everything that CONFIG asked for and
+ * makes it this process's root. False: `error` says why. */
+bool root_enter(const struct program *program, char *error, size_t size);
+
+#endif

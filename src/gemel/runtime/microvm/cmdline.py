@@ -1,0 +1,57 @@
+"""The guest kernel's command line. Pure, but for the measuring of the clock."""
+
+from __future__ import annotations
+
+from gemel.errors import GemelError
+from gemel.host.run import run
+from gemel.runtime.microvm import artifacts
+
+#: For every guest. The agent is the initrd's /init; a panic ends the VM (with QEMU's -no-reboot).
+_ALWAYS = (
+    "panic=-1",
+    "reboot=t",
+    "random.trust_cpu=on",
+    "rcupdate.rcu_expedited=1",
+    "cryptomgr.notests",
+    "raid=noautodetect",
+    "i8042.noaux",
+    "i8042.nokbd",
+    "i8042.noprobe=1",
+    "cgroup_no_v1=all",
+    "swiotlb=noforce",
+    "rdinit=/init",
+)
+#: Under software emulation there is no speculation to guard against, and clocks are
+#: calibrated for seconds, or never, unless they are told.
+_EMULATED = ("mitigations=off", "no_timer_check", "noreplace-smp", "tsc=reliable")
+
+
+def kernel_command_line(
+    kvm: bool, tsc_khz: int | None, *, console: bool = False, quiet: bool = True
+) -> str:
+    """What QEMU gets as -append.
+
+    kvm: whether the guest runs on KVM (its clock and its mitigations are left
+    alone then). tsc_khz: the host's TSC rate in kHz, which an emulated guest
+    sees; without it about one boot in eight hangs while calibrating.
+    console: kernel messages on the first serial port.
+    """
+    words = list(_ALWAYS)
+    if not kvm:
+        words += _EMULATED
+        if tsc_khz:
+            words += [f"tsc_early_khz={tsc_khz}", f"lpj={tsc_khz * 4}"]  # Debian's HZ is 250
+    if console:
+        words += ["console=ttyS0", "earlyprintk=ttyS0"]
+    if quiet:
+        words += ["quiet", "loglevel=3"]
+    return " ".join(words)
+
+
+async def measure_tsc_khz() -> int | None:
+    """The host's TSC rate in kHz, measured (30 ms); None where it cannot be told."""
+    try:
+        result = await run([str(artifacts.find("tsc-khz"))], timeout=10)
+        return int(result.stdout) or None
+    except (GemelError, ValueError):
+        return None

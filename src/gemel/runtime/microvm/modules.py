@@ -1,0 +1,64 @@
+"""Which kernel modules a guest needs, in an order in which they can be loaded. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+#: What the agent loads before it says HELLO, then everything else. Built-in ones are left out.
+WANTED = (
+    "virtio_mmio",
+    "virtio_console",
+    "virtio_blk",
+    "virtio_net",
+    "crc32c_generic",
+    "squashfs",
+    "erofs",
+    "overlay",
+    "virtiofs",
+    "ext4",
+)
+
+_FIELD = re.compile(rb"(?:^|\0)(depends|softdep)=([^\0]*)\0")
+
+
+def plain(name: str) -> str:
+    """A module's name as the kernel has it: ``crc32c-intel`` is ``crc32c_intel``."""
+    return name.replace("-", "_")
+
+
+def needs(module: bytes) -> list[str]:
+    """Names of the modules that one (its .ko file, unpacked) must be loaded after."""
+    names: list[str] = []
+    for key, value in _FIELD.findall(module):
+        text = value.decode("ascii", "replace")
+        if key == b"depends":
+            names += [name for name in text.split(",") if name]
+        elif text.startswith("pre:"):
+            names += text[4:].split(" post:")[0].split()
+    return [plain(name) for name in names]
+
+
+def in_order(wanted: Iterable[str], load: Callable[[str], bytes | None]) -> dict[str, bytes]:
+    """The wanted modules and all they need, by name, in the order to load them.
+
+    load: gives a module's content by its plain name, None if there is no such
+    module (built in, or unknown to this kernel).
+    """
+    done: dict[str, bytes] = {}
+    entered: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in entered:
+            return
+        entered.add(name)
+        content = load(name)
+        if content is None:
+            return
+        for other in needs(content):
+            visit(other)
+        done[name] = content
+
+    for name in wanted:
+        visit(plain(name))
+    return done
