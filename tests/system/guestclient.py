@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from gemel.host.run import find, spawn
 from gemel.runtime.microvm import protocol
@@ -158,7 +159,7 @@ async def boot(
     server = await asyncio.start_unix_server(accept, path, limit=1 << 20)
     argv = arguments(path, kernel, initrd, line, disks, folder / "console")
     begun = time.monotonic()
-    with open(folder / "qemu.log", "wb") as log:
+    with _log(folder) as log:
         process = await spawn(argv, stdout=log, stderr=log)
     pump: asyncio.Task[None] | None = None
     try:
@@ -179,6 +180,10 @@ async def boot(
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
         server.close()
+
+
+def _log(folder: Path) -> IO[bytes]:
+    return open(folder / "qemu.log", "wb")
 
 
 def arguments(
