@@ -1,0 +1,142 @@
+"""A service's ``build`` section as one request to the image builder."""
+
+from __future__ import annotations
+
+import os.path
+from typing import Any
+
+import msgspec
+
+from gemel.compose.paths import is_remote
+from gemel.compose.project import Project, Service
+from gemel.errors import InvalidInput, Unsupported
+
+Json = dict[str, Any]
+
+
+class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One image to build. context: an absolute folder. tags: the first names the image.
+
+    dockerfile: relative to the context, or absolute if it lies outside; empty with
+    ``dockerfile_inline``. secrets: id, path of the file or None, name of the
+    environment variable or None.
+    """
+
+    service: str
+    context: str
+    dockerfile: str = "Dockerfile"
+    dockerfile_inline: str = ""
+    tags: tuple[str, ...] = ()
+    args: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    target: str = ""
+    nocache: bool = False
+    pull: bool = False
+    network: str = ""
+    extra_hosts: tuple[str, ...] = ()
+    shm_size: int = 0
+    ulimits: tuple[Json, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    additional_contexts: dict[str, str] = {}
+    secrets: tuple[tuple[str, str | None, str | None], ...] = ()
+    ssh: dict[str, str | None] = {}
+    platforms: tuple[str, ...] = ()
+    privileged: bool = False
+
+
+def build_request(
+    project: Project,
+    service: Service,
+    *,
+    nocache: bool = False,
+    pull: bool = False,
+    args: dict[str, str | None] | None = None,
+) -> BuildRequest:
+    """What to build for a service. nocache, pull, args: of the command line, over the file's.
+
+    Raises InvalidInput if the service has no build section, Unsupported if its
+    context is an address.
+    """
+    build = service.build
+    if build is None:
+        raise InvalidInput(f'service "{service.name}" has no build section')
+    context = build["context"]
+    if is_remote(context):
+        raise Unsupported(
+            f'service "{service.name}" builds from {context}',
+            "Only folders of this machine can be built from",
+            "Fetch the folder, and name it as the context",
+        )
+    given = {k: project.environment.get(k) if v is None else v for k, v in (args or {}).items()}
+    return BuildRequest(
+        service=service.name,
+        context=context,
+        dockerfile="" if build.get("dockerfile_inline") else build.get("dockerfile", "Dockerfile"),
+        dockerfile_inline=build.get("dockerfile_inline") or "",
+        tags=(project.image_of(service), *(build.get("tags") or ())),
+        args={
+            **(build.get("args") or {}),
+            **{k: v for k, v in given.items() if v is not None},
+        },
+        labels={
+            **(build.get("labels") or {}),
+            "com.docker.compose.project": project.name,
+            "com.docker.compose.service": service.name,
+            "com.docker.compose.version": _version(),
+        },
+        target=build.get("target") or "",
+        nocache=nocache or bool(build.get("no_cache")),
+        pull=pull or bool(build.get("pull")),
+        network=build.get("network") or "",
+        extra_hosts=tuple(h.replace("=", ":", 1) for h in build.get("extra_hosts") or ()),
+        shm_size=int(build.get("shm_size") or 0),
+        ulimits=tuple(_ulimits(build.get("ulimits") or {})),
+        cache_from=tuple(build.get("cache_from") or ()),
+        cache_to=tuple(build.get("cache_to") or ()),
+        additional_contexts=_contexts(project, build),
+        secrets=tuple(_secrets(project, build)),
+        ssh=dict(build.get("ssh") or {}),
+        platforms=tuple(build.get("platforms") or ()),
+        privileged=bool(build.get("privileged")),
+    )
+
+
+def _version() -> str:
+    from gemel.compose.requests import COMPOSE_VERSION
+
+    return COMPOSE_VERSION
+
+
+def _contexts(project: Project, build: Json) -> dict[str, str]:
+    """Further contexts; ``service:x`` is the image that x is built into."""
+    made = {}
+    for name, context in (build.get("additional_contexts") or {}).items():
+        if context.startswith("service:"):
+            other = project.service(context.removeprefix("service:"))
+            context = f"docker-image://{project.image_of(other)}"
+        made[name] = context
+    return made
+
+
+def built_before(service: Service) -> list[str]:
+    """Services whose images must be built first, as this one's build uses them."""
+    contexts = (service.build or {}).get("additional_contexts") or {}
+    return [c.removeprefix("service:") for c in contexts.values() if c.startswith("service:")]
+
+
+def _secrets(project: Project, build: Json) -> list[tuple[str, str | None, str | None]]:
+    made = []
+    for use in build.get("secrets") or ():
+        source = project.secrets.get(use["source"]) or {}
+        id = use.get("target") or use["source"]
+        made.append((os.path.basename(id), source.get("file"), source.get("environment")))
+    return made
+
+
+def _ulimits(ulimits: Json) -> list[Json]:
+    made = []
+    for name, value in sorted(ulimits.items()):
+        both = value if isinstance(value, dict) else {"soft": value, "hard": value}
+        made.append({"Name": name, "Soft": int(both["soft"]), "Hard": int(both["hard"])})
+    return made

@@ -1,0 +1,49 @@
+"""The only way by which this package reads files, so that tests can give their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from gemel.errors import InvalidInput, NotFound
+
+
+class Reader(Protocol):
+    """Reads text files. Paths are absolute, or ``-`` for standard input."""
+
+    def read(self, path: str) -> str: ...
+    def is_file(self, path: str) -> bool: ...
+    def is_dir(self, path: str) -> bool: ...
+
+
+class DiskReader:
+    """The real files. ``stdin`` is what ``-`` gives."""
+
+    LARGEST = 16 << 20
+
+    def __init__(self, stdin: str = "") -> None:
+        self._stdin = stdin
+
+    def read(self, path: str) -> str:
+        """The text of a file.
+
+        Raises NotFound if it is not there, InvalidInput if it cannot be read,
+        is larger than LARGEST bytes, or is not UTF-8.
+        """
+        if path == "-":
+            return self._stdin
+        try:
+            if os.path.getsize(path) > self.LARGEST:
+                raise InvalidInput(f"{path} is larger than {self.LARGEST >> 20} MiB")
+            return Path(path).read_bytes().decode("utf-8-sig")
+        except FileNotFoundError as error:
+            raise NotFound(f"{path} does not exist", "", "Check the path") from error
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"{path} cannot be read", str(error)) from error
+
+    def is_file(self, path: str) -> bool:
+        return path == "-" or (os.path.exists(path) and not os.path.isdir(path))
+
+    def is_dir(self, path: str) -> bool:
+        return os.path.isdir(path)

@@ -1,0 +1,441 @@
+"""What to do so that a project runs as its file says: a graph of steps with reasons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gemel.compose.builds import built_before
+from gemel.compose.confighash import config_hash
+from gemel.compose.observed import Container, Observed
+from gemel.compose.project import Project, Service
+from gemel.compose.requests import PREFIX, Inherited
+from gemel.compose.steps import Draft, Kind, Plan
+from gemel.errors import Conflict, NotFound
+
+Json = dict[str, Any]
+MISSING, ALWAYS, NEVER = "missing", "always", "never"
+
+
+class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of ``up`` and ``create``; names are those of the command line."""
+
+    services: tuple[str, ...] = ()
+    """Those meant; none: all."""
+    no_deps: bool = False
+    force_recreate: bool = False
+    no_recreate: bool = False
+    always_recreate_deps: bool = False
+    remove_orphans: bool = False
+    renew_anon_volumes: bool = False
+    timeout: int | None = None
+    build: str = MISSING
+    """missing, always (--build), never (--no-build)."""
+    pull: str = ""
+    """Policy of the command line over the file's: always, missing, never."""
+    start: bool = True
+    """False: create only."""
+
+
+def targets(project: Project, options: UpOptions) -> list[str]:
+    """The services an ``up`` is about, dependencies first. Raises NotFound."""
+    wanted = list(options.services) or list(project.services)
+    for name in wanted:
+        project.service(name)
+    return wanted if options.no_deps else project.with_dependencies(wanted)
+
+
+def plan_images(project: Project, observed: Observed, options: UpOptions) -> Plan:
+    """Images to build or pull before ``plan_up`` can tell what differs."""
+    draft = Draft()
+    built: dict[str, int] = {}
+    pulled: set[str] = set()
+    names = targets(project, options)
+    for name in [*names, *_contexts(project, names)]:
+        _image(project, project.service(name), observed, options, draft, built, pulled)
+    return draft.plan()
+
+
+def _contexts(project: Project, names: list[str]) -> list[str]:
+    """Services that are only built because another's build uses their image."""
+    found: dict[str, None] = {}
+    for name in names:
+        for other in built_before(project.service(name)):
+            if other not in names:
+                found[other] = None
+    return list(found)
+
+
+def _image(
+    project: Project,
+    service: Service,
+    observed: Observed,
+    options: UpOptions,
+    draft: Draft,
+    built: dict[str, int],
+    pulled: set[str],
+) -> None:
+    image = project.image_of(service)
+    there = image in observed.images
+    policy = options.pull or service.pull_policy
+    if "provider" in service.config or service.name in built:
+        return
+    if service.build is not None and options.build != NEVER and policy not in (ALWAYS, NEVER):
+        if not there or options.build == ALWAYS or policy == "build":
+            after = set()
+            for other in built_before(service):
+                _image(project, project.service(other), observed, options, draft, built, pulled)
+                if other in built:
+                    after.add(built[other])
+            reason = "--build" if options.build == ALWAYS else "the image is not there"
+            reason = "pull_policy: build" if policy == "build" else reason
+            built[service.name] = draft.add(Kind.BUILD, image, reason, after, service=service.name)
+        return
+    if image in pulled or policy == NEVER or (there and policy != ALWAYS):
+        return
+    pulled.add(image)
+    reason = "pull policy always" if there else "the image is not there"
+    draft.add(Kind.PULL, image, reason, set(), service=service.name)
+
+
+def plan_up(project: Project, observed: Observed, options: UpOptions) -> Plan:
+    """Networks, volumes and containers to make, change, start and remove.
+
+    Raises NotFound for an external network or volume that is not there, and for
+    an unknown service; Conflict if options contradict each other.
+    """
+    if options.force_recreate and options.no_recreate:
+        raise Conflict("--force-recreate and --no-recreate exclude each other")
+    return _Up(project, observed, options).plan()
+
+
+class _Up:
+    def __init__(self, project: Project, observed: Observed, options: UpOptions) -> None:
+        self.project = project
+        self.observed = observed
+        self.options = options
+        self.draft = Draft()
+        self.names = targets(project, options)
+        self.asked = set(options.services or project.services)
+        self.networks: dict[str, int] = {}
+        self.volumes: dict[str, int] = {}
+        self.made: dict[str, set[int]] = {}
+        """Service → steps after which its containers exist."""
+        self.started: dict[str, set[int]] = {}
+        """Service → steps after which its containers run."""
+        self.recreated: set[str] = set()
+        self.waits: dict[tuple[str, str, bool], int] = {}
+
+    def plan(self) -> Plan:
+        used_networks, used_volumes = self._used()
+        for key in used_networks:
+            self._network(key)
+        for key in used_volumes:
+            self._volume(key)
+        for name in self.names:
+            service = self.project.service(name)
+            if "provider" not in service.config:
+                self._service(service)
+        if self.options.start:
+            for name in self.names:
+                self._start(self.project.service(name))
+        self._orphans()
+        return self.draft.plan()
+
+    def _used(self) -> tuple[list[str], list[str]]:
+        """Keys of networks and volumes that the services use, in the file's order."""
+        networks, volumes = set(), set()
+        for name in self.names:
+            service = self.project.service(name)
+            networks |= set(service.networks)
+            volumes |= {v.get("source") for v in service.volumes if v.get("type") == "volume"}
+        return (
+            [k for k in self.project.networks if k in networks],
+            [k for k in self.project.volumes if k in volumes],
+        )
+
+    def _network(self, key: str) -> None:
+        name = self.project.network_name(key)
+        config = self.project.networks[key]
+        if name in self.observed.networks:
+            return
+        if config.get("external"):
+            if name in ("host", "none", "bridge"):
+                return
+            raise NotFound(
+                f"network {name} declared as external, but could not be found",
+                "",
+                f"Create it: gemel network create {name}",
+            )
+        self.networks[key] = self.draft.add(
+            Kind.CREATE_NETWORK, name, "it is not there", set(), key=key
+        )
+
+    def _volume(self, key: str) -> None:
+        name = self.project.volume_name(key)
+        config = self.project.volumes[key]
+        labels = self.observed.volumes.get(name)
+        if labels is not None:
+            owner = labels.get(PREFIX + "project")
+            if not config.get("external") and owner != self.project.name:
+                whose = f'for project "{owner}"' if owner else "outside of any project"
+                self.draft.warnings.append(
+                    f'volume "{name}" already exists but was created {whose}.'
+                    " Use `external: true` to use an existing volume"
+                )
+            return
+        if config.get("external"):
+            raise NotFound(
+                f'external volume "{name}" not found',
+                "",
+                f"Create it: gemel volume create {name}",
+            )
+        self.volumes[key] = self.draft.add(
+            Kind.CREATE_VOLUME, name, "it is not there", set(), key=key
+        )
+
+    def _service(self, service: Service) -> None:
+        before = self._before(service)
+        made = self.made.setdefault(service.name, set())
+        there = self.observed.of(service.name)
+        keep, surplus = there[: service.scale], there[service.scale :]
+        for container in reversed(surplus):
+            self._remove(container, f"scaled down to {service.scale}")
+        for container in keep:
+            reason = self._differs(service, container)
+            if reason:
+                self.recreated.add(service.name)
+                made.add(
+                    self.draft.add(
+                        Kind.RECREATE,
+                        self.project.container_name(service, container.index),
+                        reason,
+                        before,
+                        service=service.name,
+                        index=container.index,
+                        container=container,
+                        timeout=self.options.timeout,
+                        inherit=self._inherit(container),
+                    )
+                )
+        taken = {c.index for c in keep}
+        free = (n for n in range(1, service.scale + len(there) + 1) if n not in taken)
+        for _ in range(service.scale - len(keep)):
+            index = next(free)
+            made.add(
+                self.draft.add(
+                    Kind.CREATE,
+                    self.project.container_name(service, index),
+                    "it is not there",
+                    set(before),
+                    service=service.name,
+                    index=index,
+                )
+            )
+
+    def _before(self, service: Service) -> set[int]:
+        """Steps that must be done before a container of the service can be made."""
+        before = {self.networks[k] for k in service.networks if k in self.networks}
+        for volume in service.volumes:
+            if volume.get("type") == "volume" and volume.get("source") in self.volumes:
+                before.add(self.volumes[volume["source"]])
+        for other in _refers(service):
+            before |= self.made.get(other, set())
+        return before
+
+    def _inherit(self, container: Container) -> tuple[Inherited, ...]:
+        if self.options.renew_anon_volumes:
+            return ()
+        return tuple(Inherited(t, v) for t, v in sorted(container.anonymous.items()))
+
+    def _differs(self, service: Service, container: Container) -> str:
+        """Why a container must be made anew, or nothing."""
+        options = self.options
+        shared = [o for o in _shares(service) if o in self.recreated]
+        if options.no_recreate:
+            return ""
+        if options.force_recreate and service.name in self.asked:
+            return "--force-recreate"
+        if options.always_recreate_deps and service.name not in self.asked:
+            return "--always-recreate-deps"
+        if container.state in ("dead", "removing"):
+            return f"it is {container.state}"
+        if container.config_hash != config_hash(service):
+            return "its configuration changed"
+        image_id = self.observed.images.get(self.project.image_of(service))
+        if image_id and container.image_id and container.image_id != image_id:
+            return "its image changed"
+        if shared:
+            return f"it shares what {shared[0]} has, which is made anew"
+        return self._elsewhere(service, container)
+
+    def _elsewhere(self, service: Service, container: Container) -> str:
+        """Networks and volumes that it has not, though its own configuration is the same."""
+        for key in service.networks if not service.network_mode else ():
+            name = self.project.network_name(key)
+            if key in self.networks:
+                return f"the network {name} is made anew"
+            if container.networks and name not in container.networks:
+                return f"it is not on the network {name}"
+        for volume in service.volumes:
+            if volume.get("type") == "volume" and volume.get("source"):
+                name = self.project.volume_name(volume["source"])
+                if container.mounts.get(volume["target"], name) != name:
+                    return f"its volume is not {name}"
+        return ""
+
+    def _remove(self, container: Container, reason: str, volumes: bool = False) -> int:
+        after: set[int] = set()
+        if container.running:
+            after.add(
+                self.draft.add(
+                    Kind.STOP,
+                    container.name,
+                    reason,
+                    set(),
+                    service=container.service,
+                    index=container.index,
+                    container=container,
+                    timeout=self.options.timeout,
+                )
+            )
+        return self.draft.add(
+            Kind.REMOVE,
+            container.name,
+            reason,
+            after,
+            service=container.service,
+            index=container.index,
+            container=container,
+            volumes=volumes,
+        )
+
+    def _start(self, service: Service) -> None:
+        """Starts of a service's containers, after what it depends on."""
+        started = self.started.setdefault(service.name, set())
+        made = [s for s in self.draft.steps if s.id in self.made.get(service.name, ())]
+        remade = {s.index for s in made}
+        stopped, restarting = [], []
+        for container in self.observed.of(service.name)[: service.scale]:
+            if container.index in remade:
+                continue
+            if not container.running:
+                stopped.append(container)
+            elif self._must_restart(service):
+                restarting.append(container)
+            else:
+                self.draft.unchanged.append(container)
+        if not (made or stopped or restarting):
+            return
+        ready = self._ready(service)
+        for step in made:
+            started.add(self._start_one(service, step.name, step.index, ready | {step.id}))
+        for container in stopped:
+            name, index = container.name, container.index
+            started.add(self._start_one(service, name, index, ready, container))
+        for container in restarting:
+            reason = "a service it depends on was made anew"
+            step_id = self.draft.add(
+                Kind.RESTART,
+                container.name,
+                reason,
+                set(ready),
+                service=service.name,
+                index=container.index,
+                container=container,
+                timeout=self.options.timeout,
+            )
+            started.add(step_id)
+
+    def _start_one(
+        self,
+        service: Service,
+        name: str,
+        index: int,
+        after: set[int],
+        container: Container | None = None,
+    ) -> int:
+        reason = f"it is {container.state}" if container else "it is new"
+        return self.draft.add(
+            Kind.START,
+            name,
+            reason,
+            set(after),
+            service=service.name,
+            index=index,
+            container=container,
+        )
+
+    def _must_restart(self, service: Service) -> bool:
+        return any(d.restart and n in self.recreated for n, d in service.depends_on.items())
+
+    def _ready(self, service: Service) -> set[int]:
+        """Steps after which all that a service depends on is as it wants it."""
+        ready: set[int] = set()
+        for name, dependency in service.depends_on.items():
+            if name not in self.names:
+                continue
+            if dependency.condition == "service_started":
+                ready |= self.started.get(name, set())
+            else:
+                ready.add(self._wait(name, dependency.condition, not dependency.required))
+        return ready
+
+    def _wait(self, name: str, condition: str, optional: bool) -> int:
+        key = (name, condition, optional)
+        if key not in self.waits:
+            self.waits[key] = self.draft.add(
+                Kind.WAIT,
+                name,
+                f"others wait for {condition}",
+                set(self.started.get(name, set())),
+                service=name,
+                condition=condition,
+                optional=optional,
+            )
+        return self.waits[key]
+
+    def _orphans(self) -> None:
+        found = orphans(self.project, self.observed)
+        if not found:
+            return
+        if self.options.remove_orphans:
+            for container in found:
+                self._remove(container, "its service is not in the file")
+            return
+        names = ", ".join(c.name for c in found)
+        self.draft.warnings.append(
+            f"Found orphan containers ([{names}]) for this project. If you removed or renamed"
+            " this service in your compose file, you can run this command with the"
+            " --remove-orphans flag to clean it up."
+        )
+
+
+def orphans(project: Project, observed: Observed) -> list[Container]:
+    """Containers of the project whose service the file does not have."""
+    known = {*project.services, *project.disabled}
+    return [
+        c
+        for c in observed.containers
+        if (c.service not in known and not c.oneoff) or (c.oneoff and not c.running)
+    ]
+
+
+def _shares(service: Service) -> list[str]:
+    """Services whose containers this one's are tied to: namespaces and volumes."""
+    found = []
+    for key in ("network_mode", "ipc", "pid", "uts"):
+        value = str(service.config.get(key) or "")
+        if value.startswith("service:"):
+            found.append(value.removeprefix("service:"))
+    for source in service.config.get("volumes_from") or ():
+        if not source.startswith("container:"):
+            found.append(source.partition(":")[0])
+    return found
+
+
+def _refers(service: Service) -> list[str]:
+    """Services whose containers must exist before this one's can be made."""
+    links = [link.partition(":")[0] for link in service.config.get("links") or ()]
+    return [*_shares(service), *links]

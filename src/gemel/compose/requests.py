@@ -1,0 +1,470 @@
+"""A service of a project as the body of Docker's POST /containers/create, and its relatives.
+
+Labels and names are exactly those of Docker Compose v2, so that either program
+finds what the other has started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os.path
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gemel.compose import options, units
+from gemel.compose.confighash import config_hash
+from gemel.compose.project import Project, Service
+from gemel.model.docker import (
+    IPAM,
+    ContainerConfig,
+    CreateRequest,
+    EndpointIPAM,
+    EndpointSettings,
+    HostConfig,
+    IPAMPool,
+    MountSpec,
+    NetworkCreate,
+    NetworkingConfig,
+    VolumeCreate,
+)
+from gemel.model.image import HealthConfig
+
+Json = dict[str, Any]
+
+COMPOSE_VERSION = "2.40.3"
+"""The Compose whose labels these are."""
+PREFIX = "com.docker.compose."
+
+
+class PlacedFile(msgspec.Struct, frozen=True):
+    """A file that the caller writes before the container is made, which binds it."""
+
+    path: str
+    content: bytes
+    mode: int = 0o444
+    uid: int = 0
+    gid: int = 0
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A container to make: its name, the request, and files to be there before."""
+
+    name: str
+    request: CreateRequest
+    files: tuple[PlacedFile, ...] = ()
+
+
+class Inherited(msgspec.Struct, frozen=True):
+    """An anonymous volume that a container takes over from the one it replaces."""
+
+    target: str
+    volume: str
+
+
+def container(
+    project: Project,
+    service: Service,
+    index: int,
+    *,
+    secrets_dir: str,
+    image_id: str = "",
+    inherit: Sequence[Inherited] = (),
+    oneoff: str = "",
+    aliases: bool = True,
+    auto_remove: bool = False,
+) -> Prepared:
+    """The container ``index`` (from 1) of a service.
+
+    secrets_dir: absolute folder below which the caller places ``files``. image_id:
+    of the image in use, for Compose's label. oneoff: the slug of a one-off
+    container (``run``), whose name and labels differ. aliases: whether it is
+    found under the service's name. Raises InvalidInput.
+    """
+    config = service.config
+    name = project.container_name(service, index)
+    if oneoff:
+        name = f"{project.name}-{service.name}-run-{oneoff}"
+    mounts = _Mounts(project, service, secrets_dir, inherit)
+    mounts.build()
+    host = _host(project, service, mounts)
+    host.auto_remove = auto_remove
+    networking = None
+    if not service.network_mode and service.networks:
+        networking = _networking(project, service, name, aliases and not oneoff)
+    request = CreateRequest(
+        **_fields(_container_config(project, service)),
+        host_config=host,
+        networking_config=networking,
+    )
+    request.labels = {
+        **service.labels,
+        **_labels(project, service, index, image_id, oneoff),
+    }
+    if mounts.anonymous:
+        request.volumes = {target: {} for target in mounts.anonymous}
+    request.healthcheck = health(config.get("healthcheck"))
+    return Prepared(name, request, tuple(mounts.files))
+
+
+def _fields(config: ContainerConfig) -> dict[str, Any]:
+    return {f: getattr(config, f) for f in config.__struct_fields__}
+
+
+def _labels(
+    project: Project, service: Service, index: int, image_id: str, oneoff: str
+) -> dict[str, str]:
+    depends = [
+        f"{name}:{d.condition}:{'true' if d.restart else 'false'}"
+        for name, d in sorted(service.depends_on.items())
+    ]
+    labels = {
+        PREFIX + "config-hash": config_hash(service),
+        PREFIX + "container-number": str(index),
+        PREFIX + "depends_on": ",".join(depends),
+        PREFIX + "image": image_id,
+        PREFIX + "oneoff": "True" if oneoff else "False",
+        PREFIX + "project": project.name,
+        PREFIX + "project.config_files": ",".join(project.files),
+        PREFIX + "project.working_dir": project.working_dir,
+        PREFIX + "service": service.name,
+        PREFIX + "version": COMPOSE_VERSION,
+    }
+    if oneoff:
+        labels[PREFIX + "slug"] = oneoff
+        del labels[PREFIX + "container-number"]
+    return labels
+
+
+def _container_config(project: Project, service: Service) -> ContainerConfig:
+    config = service.config
+    environment = service.environment
+    grace = service.stop_grace_period
+    return ContainerConfig(
+        hostname=config.get("hostname") or "",
+        domainname=config.get("domainname") or "",
+        user=config.get("user") or "",
+        attach_stdout=True,
+        attach_stderr=True,
+        exposed_ports=_exposed(service) or None,
+        tty=service.tty,
+        open_stdin=bool(config.get("stdin_open")),
+        env=[k if v is None else f"{k}={v}" for k, v in sorted(environment.items())] or None,
+        cmd=config.get("command"),
+        image=project.image_of(service),
+        working_dir=config.get("working_dir") or "",
+        entrypoint=config.get("entrypoint"),
+        stop_signal=config.get("stop_signal") or "",
+        stop_timeout=None if grace is None else int(grace),
+    )
+
+
+def _exposed(service: Service) -> dict[str, Any]:
+    found: dict[str, Any] = {f"{p['target']}/{p.get('protocol', 'tcp')}": {} for p in service.ports}
+    for entry in service.config.get("expose") or ():
+        ports, _, protocol = str(entry).partition("/")
+        first, dash, last = ports.partition("-")
+        for port in range(int(first), int(last if dash else first) + 1):
+            found[f"{port}/{protocol or 'tcp'}"] = {}
+    return found
+
+
+def health(check: Json | None) -> HealthConfig | None:
+    """A health check as the engine takes it (durations in nanoseconds)."""
+    if not check:
+        return None
+    test = check.get("test")
+    if check.get("disable"):
+        test = ["NONE"]
+
+    def nanoseconds(key: str) -> int:
+        return units.duration(check[key]) if check.get(key) else 0
+
+    return HealthConfig(
+        test=test,
+        interval=nanoseconds("interval"),
+        timeout=nanoseconds("timeout"),
+        retries=int(check.get("retries") or 0),
+        start_period=nanoseconds("start_period"),
+        start_interval=nanoseconds("start_interval"),
+    )
+
+
+def _host(project: Project, service: Service, mounts: _Mounts) -> HostConfig:
+    host = HostConfig(
+        binds=mounts.binds or None,
+        mounts=mounts.specs or None,
+        volumes_from=_volumes_from(project, service) or None,
+        port_bindings=options.port_bindings(service.ports) or None,
+        network_mode=_network_mode(project, service),
+        links=_links(project, service) or None,
+        runtime=service.config.get("runtime") or "",
+    )
+    options.apply(service, host, project)
+    return host
+
+
+def first_name(project: Project, service: str) -> str:
+    """The name of a service's first container, by which others refer to it."""
+    found = project.services.get(service) or project.disabled.get(service)
+    return project.container_name(found, 1) if found else f"{project.name}-{service}-1"
+
+
+def _shared(project: Project, mode: str) -> str:
+    """A namespace mode, ``service:x`` as the container that is meant."""
+    if mode.startswith("service:"):
+        return f"container:{first_name(project, mode.removeprefix('service:'))}"
+    return mode
+
+
+def _network_mode(project: Project, service: Service) -> str:
+    if service.network_mode:
+        return _shared(project, service.network_mode)
+    networks = list(service.networks)
+    return project.network_name(networks[0]) if networks else "none"
+
+
+def _links(project: Project, service: Service) -> list[str]:
+    """links and external_links as ``container:alias``."""
+    made = []
+    for link in service.config.get("links") or ():
+        name, _, alias = link.partition(":")
+        container = first_name(project, name)
+        made += [f"{container}:{alias or name}"]
+    for link in service.config.get("external_links") or ():
+        name, _, alias = link.partition(":")
+        made.append(f"{name}:{alias or name}")
+    return made
+
+
+def _volumes_from(project: Project, service: Service) -> list[str]:
+    made = []
+    for source in service.config.get("volumes_from") or ():
+        if source.startswith("container:"):
+            made.append(source.removeprefix("container:"))
+        else:
+            name, _, mode = source.partition(":")
+            container = first_name(project, name)
+            made.append(f"{container}:{mode}" if mode else container)
+    return made
+
+
+def _networking(
+    project: Project, service: Service, container: str, aliases: bool
+) -> NetworkingConfig:
+    made: dict[str, EndpointSettings | None] = {}
+    for position, (key, joined) in enumerate(service.networks.items()):
+        names = [container]
+        if aliases:
+            names += [service.name, *(joined.get("aliases") or ())]
+        address4, address6 = joined.get("ipv4_address"), joined.get("ipv6_address")
+        local = joined.get("link_local_ips")
+        driver_opts = dict(joined.get("driver_opts") or {})
+        if joined.get("interface_name"):
+            driver_opts.setdefault("com.docker.network.endpoint.ifname", joined["interface_name"])
+        mac = joined.get("mac_address") or ""
+        if not mac and position == 0:
+            mac = service.config.get("mac_address") or ""
+        made[project.network_name(key)] = EndpointSettings(
+            aliases=list(dict.fromkeys(names)),
+            ipam_config=EndpointIPAM(
+                ipv4_address=address4 or "", ipv6_address=address6 or "", link_local_ips=local
+            )
+            if address4 or address6 or local
+            else None,
+            mac_address=mac,
+            driver_opts=driver_opts or None,
+            gw_priority=int(joined.get("gw_priority") or 0),
+            links=_links(project, service) or None,
+        )
+    return NetworkingConfig(endpoints_config=made)
+
+
+class _Mounts:
+    """Volumes, configs and secrets of a service as Binds, Mounts and files to place."""
+
+    def __init__(
+        self, project: Project, service: Service, folder: str, inherit: Sequence[Inherited]
+    ) -> None:
+        self.project = project
+        self.service = service
+        self.folder = folder
+        self.inherit = {i.target: i.volume for i in inherit}
+        self.binds: list[str] = []
+        self.specs: list[MountSpec] = []
+        self.anonymous: list[str] = []
+        self.files: list[PlacedFile] = []
+
+    def build(self) -> None:
+        targets = set()
+        for volume in self.service.volumes:
+            targets.add(volume["target"])
+            self._volume(volume)
+        for target, name in self.inherit.items():
+            if target not in targets:
+                self.binds.append(f"{name}:{target}:rw")
+        for use in self.service.config.get("configs") or ():
+            self._file("configs", use, use.get("target") or f"/{use['source']}")
+        for use in self.service.config.get("secrets") or ():
+            target = use.get("target") or use["source"]
+            self._file("secrets", use, os.path.join("/run/secrets", target))
+
+    def _volume(self, volume: Json) -> None:
+        kind = volume["type"]
+        if kind == "bind":
+            self._bind(volume)
+        elif kind == "volume":
+            self._named(volume)
+        else:
+            tmpfs = volume.get("tmpfs") or {}
+            sized = {}
+            if tmpfs.get("size"):
+                sized["SizeBytes"] = int(tmpfs["size"])
+            if tmpfs.get("mode"):
+                sized["Mode"] = int(tmpfs["mode"])
+            self.specs.append(
+                MountSpec(
+                    type=kind,
+                    source=volume.get("source") or "",
+                    target=volume["target"],
+                    read_only=bool(volume.get("read_only")),
+                    tmpfs_options=sized or None,
+                )
+            )
+
+    def _bind(self, volume: Json) -> None:
+        bind = volume.get("bind") or {}
+        if bind.get("create_host_path", True) and not bind.get("recursive"):
+            modes = ["ro" if volume.get("read_only") else "rw"]
+            modes += [bind[k] for k in ("selinux", "propagation") if bind.get(k)]
+            self.binds.append(f"{volume['source']}:{volume['target']}:{','.join(modes)}")
+            return
+        given: Json = {}
+        if bind.get("propagation"):
+            given["Propagation"] = bind["propagation"]
+        if bind.get("recursive") == "disabled":
+            given["NonRecursive"] = True
+        self.specs.append(
+            MountSpec(
+                type="bind",
+                source=volume["source"],
+                target=volume["target"],
+                read_only=bool(volume.get("read_only")),
+                bind_options=given or None,
+            )
+        )
+
+    def _named(self, volume: Json) -> None:
+        more = volume.get("volume") or {}
+        key = volume.get("source")
+        name = self.project.volume_name(key) if key else self.inherit.get(volume["target"], "")
+        if name and not more.get("labels") and not more.get("subpath"):
+            modes = ["ro" if volume.get("read_only") else "rw"]
+            modes += ["nocopy"] if more.get("nocopy") else []
+            self.binds.append(f"{name}:{volume['target']}:{','.join(modes)}")
+            return
+        if not name and not more and not volume.get("read_only"):
+            self.anonymous.append(volume["target"])
+            return
+        given: Json = {}
+        if more.get("nocopy"):
+            given["NoCopy"] = True
+        if more.get("labels"):
+            given["Labels"] = more["labels"]
+        if more.get("subpath"):
+            given["Subpath"] = more["subpath"]
+        self.specs.append(
+            MountSpec(
+                type="volume",
+                source=name,
+                target=volume["target"],
+                read_only=bool(volume.get("read_only")),
+                volume_options=given or None,
+            )
+        )
+
+    def _file(self, kind: str, use: Json, target: str) -> None:
+        """A config or secret: its own file is bound, other content is placed first."""
+        known = self.project.configs if kind == "configs" else self.project.secrets
+        resource = known.get(use["source"]) or {}
+        source = resource.get("file") or ""
+        if not source and not resource.get("external"):
+            source = self._placed(kind, use, resource.get("content") or "")
+        if not source:
+            return  # external ones are refused by lint before anything starts
+        self.specs.append(MountSpec(type="bind", source=source, target=target, read_only=True))
+
+    def _placed(self, kind: str, use: Json, content: str) -> str:
+        data = content.encode()
+        mode = int(str(use["mode"]), 8) if use.get("mode") else 0o444
+        uid, gid = _number(use.get("uid")), _number(use.get("gid"))
+        mark = hashlib.sha256(data + f"|{mode}|{uid}|{gid}".encode()).hexdigest()[:12]
+        path = os.path.join(self.folder, self.project.name, kind, f"{use['source']}-{mark}")
+        self.files.append(PlacedFile(path, data, mode, uid, gid))
+        return path
+
+
+def _number(value: Any) -> int:
+    text = str(value or 0)
+    return int(text) if text.isdigit() else 0
+
+
+def network(project: Project, key: str) -> NetworkCreate:
+    """The request for a network of the file."""
+    config = project.networks[key]
+    ipam = config.get("ipam") or {}
+    pools = [
+        IPAMPool(
+            subnet=pool.get("subnet") or "",
+            ip_range=pool.get("ip_range") or "",
+            gateway=pool.get("gateway") or "",
+            auxiliary_addresses=pool.get("aux_addresses") or None,
+        )
+        for pool in ipam.get("config") or ()
+    ]
+    return NetworkCreate(
+        name=project.network_name(key),
+        driver=config.get("driver") or "bridge",
+        internal=bool(config.get("internal")),
+        attachable=bool(config.get("attachable")),
+        enable_ipv6=config.get("enable_ipv6"),
+        options=config.get("driver_opts") or None,
+        ipam=IPAM(
+            driver=ipam.get("driver") or "default",
+            options=ipam.get("options") or None,
+            config=pools or None,
+        )
+        if ipam
+        else None,
+        labels={
+            **(config.get("labels") or {}),
+            PREFIX + "config-hash": resource_hash(config),
+            PREFIX + "network": key,
+            PREFIX + "project": project.name,
+            PREFIX + "version": COMPOSE_VERSION,
+        },
+    )
+
+
+def volume(project: Project, key: str) -> VolumeCreate:
+    """The request for a volume of the file."""
+    config = project.volumes[key]
+    return VolumeCreate(
+        name=project.volume_name(key),
+        driver=config.get("driver") or "local",
+        driver_opts=config.get("driver_opts") or None,
+        labels={
+            **(config.get("labels") or {}),
+            PREFIX + "config-hash": resource_hash({"driver": "local", **config}),
+            PREFIX + "project": project.name,
+            PREFIX + "version": COMPOSE_VERSION,
+            PREFIX + "volume": key,
+        },
+    )
+
+
+def resource_hash(config: Mapping[str, Any]) -> str:
+    """What a network or volume was made from, to tell when it differs."""
+    kept = {k: v for k, v in config.items() if v not in (None, {}, [])}
+    return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).hexdigest()

@@ -1,0 +1,162 @@
+"""Checks a document against the rules of ``schema``; tells of everything that is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gemel.compose.problems import Path, Problems, nearest
+from gemel.compose.schema import COMPOSE, Rule, compiled
+from gemel.compose.yamlread import Document
+
+_WORDS = {
+    "string": "a text",
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "null": "nothing",
+}
+
+
+def validate(
+    value: Any, document: Document, problems: Problems, rule: Rule = COMPOSE, at: Path = ()
+) -> None:
+    """Checks ``value``, which stands at ``at`` in ``document``."""
+    _Check(document, problems).value(value, rule, at)
+
+
+class _Check:
+    def __init__(self, document: Document, problems: Problems) -> None:
+        self._document = document
+        self._problems = problems
+
+    def _tell(self, path: Path, words: str, key: bool = False) -> None:
+        self._problems.add(self._document.place(path, key), words)
+
+    def value(self, value: Any, rule: Rule, path: Path) -> None:
+        if isinstance(value, dict) and rule.fields is not None:
+            self._mapping(value, rule, path)
+        elif isinstance(value, list) and rule.items is not None:
+            self._list(value, rule, path)
+        elif isinstance(value, (dict, list)) or not _is_scalar(value, rule.scalars):
+            quotes = isinstance(value, (bool, int, float)) and "string" in rule.scalars
+            hint = " (put it in quotes)" if quotes else ""
+            self._tell(path, f"{_name(path)} must be {expected(rule)}, not {kind(value)}{hint}")
+        elif rule.enum or rule.pattern or rule.low is not None:
+            self._limits(value, rule, path)
+
+    def _mapping(self, value: dict[str, Any], rule: Rule, path: Path) -> None:
+        fields = rule.fields or {}
+        for key, item in value.items():
+            below = fields.get(key)
+            if below is None:
+                if rule.extensions and key.startswith("x-"):
+                    continue
+                below = rule.other
+                if below is None:
+                    words = f'unknown key "{key}"{_elsewhere(key, path) or nearest(key, fields)}'
+                    self._tell((*path, key), words, key=True)
+                    continue
+                if rule.names and not compiled(rule.names).fullmatch(key):
+                    words = f'"{key}" is not a valid name: letters, digits, . _ - are allowed'
+                    self._tell((*path, key), words, key=True)
+            self.value(item, below, (*path, key))
+
+    def _list(self, value: list[Any], rule: Rule, path: Path) -> None:
+        items = rule.items or Rule()
+        for index, item in enumerate(value):
+            self.value(item, items, (*path, index))
+        if rule.unique and len(value) > 1:
+            seen: set[str] = set()
+            for index, item in enumerate(value):
+                mark = repr(item)
+                if mark in seen:
+                    self._tell((*path, index), f"{_name(path)} has {_short(item)} twice")
+                seen.add(mark)
+
+    def _limits(self, value: Any, rule: Rule, path: Path) -> None:
+        if isinstance(value, str):
+            if "$" in value:  # not interpolated
+                return
+            if rule.enum and value not in rule.enum:
+                words = f'{_name(path)} is "{value}"{nearest(value, rule.enum)}'
+                self._tell(path, f"{words}; it must be one of {', '.join(rule.enum)}")
+            elif rule.pattern and not compiled(rule.pattern).fullmatch(value):
+                known = rule.pattern.split("|")
+                self._tell(path, f'{_name(path)} cannot be "{value}"{nearest(value, known)}')
+        elif isinstance(value, (int, float)):
+            if rule.low is not None and value < rule.low:
+                self._tell(path, f"{_name(path)} must be at least {rule.low}")
+            elif rule.high is not None and value > rule.high:
+                self._tell(path, f"{_name(path)} must be at most {rule.high}")
+
+
+def _name(path: Path) -> str:
+    """What a place is called in a message: the last keys of its path."""
+    if not path:
+        return "a Compose file"
+    parts = path[2:] if len(path) > 2 and isinstance(path[0], str) else path
+    out = ""
+    for part in parts:
+        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else str(part)
+    return out
+
+
+def _short(item: Any) -> str:
+    text = str(item) if not isinstance(item, str) else f'"{item}"'
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _is_scalar(value: Any, kinds: frozenset[str]) -> bool:
+    if isinstance(value, str):
+        return "string" in kinds
+    if value is None:
+        return "null" in kinds
+    if isinstance(value, bool):
+        return "boolean" in kinds
+    if isinstance(value, int):
+        return "number" in kinds or "integer" in kinds
+    if isinstance(value, float):
+        return "number" in kinds or ("integer" in kinds and value.is_integer())
+    return False
+
+
+def kind(value: Any) -> str:
+    """What a value is, in words."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the text {_short(value)}"
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+def expected(rule: Rule) -> str:
+    """What a rule takes, in words."""
+    kinds = rule.scalars
+    if "number" in kinds:
+        kinds = kinds - {"integer"}
+    words = [_WORDS[k] for k in _WORDS if k in kinds]
+    if rule.items is not None:
+        simple = rule.items.scalars == frozenset(("string",)) and rule.items.fields is None
+        words.append("a list of texts" if simple else "a list")
+    if rule.fields is not None:
+        words.append("a mapping")
+    return " or ".join(words)
+
+
+def _elsewhere(key: str, path: Path) -> str:
+    """A word on keys that people look for at the wrong level."""
+    top, service = COMPOSE.fields or {}, _service_fields()
+    if not path and key in service:
+        return ' (it belongs to a service, under "services")'
+    if len(path) == 2 and path[0] == "services" and key in top and key not in service:
+        return " (it belongs to the top of the file)"
+    return ""
+
+
+def _service_fields() -> dict[str, Rule]:
+    services = (COMPOSE.fields or {})["services"].other
+    return (services and services.fields) or {}
