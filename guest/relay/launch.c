@@ -1,0 +1,175 @@
+#include "launch.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "wire.h"
+
+/* One record: strings in place, each ended by a 0 (put over the length of the next one). */
+struct record {
+    uint16_t count;
+    char *text[MAX_ARGS];
+    size_t length[MAX_ARGS];
+};
+
+static unsigned char *read_all(int fd, size_t *length)
+{
+    struct queue q = {.limit = MAX_LAUNCH};
+    for (;;) {
+        int got = queue_read(&q, fd);
+        if (got < 0 || queue_used(&q) == q.limit)
+            break;
+        if (got == 0) {
+            *length = queue_used(&q);
+            return q.data;
+        }
+    }
+    queue_free(&q);
+    return NULL;
+}
+
+static size_t next_record(unsigned char *data, size_t n, struct record *r)
+{
+    if (n < 2)
+        return 0;
+    r->count = (uint16_t)(data[0] | data[1] << 8);
+    size_t at = 2;
+    if (!r->count || r->count >= MAX_ARGS)
+        return 0;
+    for (int i = 0; i < r->count; i++) {
+        if (n - at < 4)
+            return 0;
+        size_t length = get_u32(data + at);
+        at += 4;
+        if (length > n - at)
+            return 0;
+        /* to the left over the length field, so that there is room for the 0 */
+        memmove(data + at - 4, data + at, length);
+        data[at - 4 + length] = 0;
+        r->text[i] = (char *)data + at - 4;
+        r->length[i] = length;
+        at += length;
+    }
+    return at;
+}
+
+static bool number(const char *text, long most, long *out)
+{
+    char *end;
+    errno = 0;
+    *out = strtol(text, &end, 10);
+    return !errno && *text && !*end && *out >= 0 && *out <= most;
+}
+
+static char **copy_args(const struct record *r, int from)
+{
+    char **argv = calloc((size_t)(r->count - from) + 1, sizeof *argv);
+    for (int i = from; argv && i < r->count; i++)
+        argv[i - from] = r->text[i];
+    return argv;
+}
+
+static bool take_device(struct launch *l, const struct record *r)
+{
+    const char *key = r->text[0];
+    long fd;
+    if (r->count < 2 || !number(r->text[1], 199, &fd) || fd < 3)
+        return false;
+    if (!strcmp(key, "agent") && r->count == 2) {
+        l->agent_fd = (int)fd;
+    } else if (!strcmp(key, "disk") && r->count == 4 && l->n_disks < MAX_DISKS) {
+        l->disks[l->n_disks++] = (struct disk){(int)fd, r->text[2], !strcmp(r->text[3], "rw")};
+    } else if (!strcmp(key, "tap") && r->count == 3 && l->n_taps < MAX_TAPS) {
+        l->taps[l->n_taps++] = (struct tap){(int)fd, r->text[2]};
+    } else if (!strcmp(key, "share") && r->count > 5 && l->n_shares < MAX_SHARES) {
+        if (strchr(r->text[3], '/') || !strcmp(r->text[3], ".") || !strcmp(r->text[3], ".."))
+            return false;
+        l->shares[l->n_shares++] = (struct share){(int)fd, r->text[2], r->text[3],
+                                                  !strcmp(r->text[4], "ro"), copy_args(r, 5)};
+        return l->shares[l->n_shares - 1].argv != NULL;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool take_setting(struct launch *l, const struct record *r)
+{
+    const char *key = r->text[0];
+    long value = 0;
+    bool whole = r->count == 2 && number(r->text[1], LONG_MAX, &value);
+    if (!strcmp(key, "uid") && whole)
+        l->uid = (uid_t)value;
+    else if (!strcmp(key, "gid") && whole)
+        l->gid = (gid_t)value;
+    else if (!strcmp(key, "group") && whole && l->n_groups < MAX_GROUPS)
+        l->groups[l->n_groups++] = (gid_t)value;
+    else if (!strcmp(key, "boot-ms") && whole && value <= 3600000)
+        l->boot_ms = (int)value;
+    else if (!strcmp(key, "config-ms") && whole && value <= 3600000)
+        l->config_ms = (int)value;
+    else if (!strcmp(key, "stop-ms") && whole && value <= 3600000)
+        l->stop_ms = (int)value;
+    else if (!strcmp(key, "attached") && whole && value <= 64)
+        l->attached = value;
+    else if (!strcmp(key, "log-size") && whole)
+        l->log_size = (uint64_t)value;
+    else
+        return false;
+    return true;
+}
+
+static bool take(struct launch *l, const struct record *r)
+{
+    const char *key = r->text[0];
+    if (!strcmp(key, "dir") && r->count == 2) {
+        l->dir = r->text[1];
+    } else if (!strcmp(key, "log") && r->count == 2) {
+        l->log = r->text[1];
+    } else if (!strcmp(key, "config") && r->count == 2) {
+        l->config = (unsigned char *)r->text[1];
+        l->config_length = r->length[1];
+    } else if (!strcmp(key, "start") && r->count == 2) {
+        l->start = (unsigned char *)r->text[1];
+        l->start_length = r->length[1];
+    } else if (!strcmp(key, "probe") && r->count == 1) {
+        l->probe = true;
+    } else if (!strcmp(key, "cgroup") && r->count == 2 && l->n_cgroups < MAX_CGROUPS) {
+        l->cgroups[l->n_cgroups++] = r->text[1];
+    } else if (!strcmp(key, "bind") && r->count == 3 && l->n_binds < MAX_BINDS) {
+        l->binds[l->n_binds++] = (struct bind){r->text[1], r->text[2]};
+    } else if (!strcmp(key, "run") && r->count > 1 && !l->argv) {
+        l->argv = copy_args(r, 1);
+        return l->argv != NULL;
+    } else {
+        return take_device(l, r) || take_setting(l, r);
+    }
+    return true;
+}
+
+const char *launch_read(struct launch *launch, int fd)
+{
+    static struct record record;
+    static char wrong[128];
+    size_t length = 0, at = 0;
+    unsigned char *data = read_all(fd, &length);
+    if (!data)
+        return "what to run cannot be read";
+    while (at < length) {
+        size_t used = next_record(data + at, length - at, &record);
+        if (!used)
+            return "what to run is damaged";
+        if (!take(launch, &record)) {
+            snprintf(wrong, sizeof wrong, "what to run has a wrong record: %.40s", record.text[0]);
+            return wrong;
+        }
+        at += used;
+    }
+    if (!launch->dir || !launch->log || !launch->argv || !launch->start || launch->agent_fd < 3)
+        return "what to run lacks a folder, a log, a program, a start or a channel";
+    return NULL;
+}

@@ -1,0 +1,48 @@
+/* What to run: read from standard input as records (docs/guest-protocol.md), so that the
+ * secrets among them never lie in a file. */
+#ifndef GEMEL_RELAY_LAUNCH_H
+#define GEMEL_RELAY_LAUNCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { MAX_DISKS = 8, MAX_TAPS = 32, MAX_SHARES = 64, MAX_BINDS = 16, MAX_GROUPS = 8,
+       MAX_CGROUPS = 16, MAX_ARGS = 512, MAX_LAUNCH = 64 << 20 };
+
+struct disk { int fd; const char *path; bool writable; };
+struct tap { int fd; const char *name; };
+struct bind { const char *source, *target; };
+
+/* A folder or a single file of the host, shown to the guest by a virtiofsd of its own. */
+struct share {
+    int fd; /* in QEMU: the connection to it */
+    const char *source, *name; /* name: "" for a folder, else what the file is called inside */
+    bool readonly;
+    char **argv;
+};
+
+struct launch {
+    const char *dir, *log;
+    uint64_t log_size;
+    long attached; /* the service starts when so many have attached */
+    bool probe; /* only find out whether the guest comes up: end at its greeting */
+    const unsigned char *config, *start; /* whole frames, ready to be sent */
+    size_t config_length, start_length;
+    uid_t uid;
+    gid_t gid, groups[MAX_GROUPS];
+    int boot_ms, config_ms, stop_ms, agent_fd;
+    size_t n_groups, n_cgroups, n_disks, n_taps, n_shares, n_binds, n_args;
+    const char *cgroups[MAX_CGROUPS];
+    struct disk disks[MAX_DISKS];
+    struct tap taps[MAX_TAPS];
+    struct share shares[MAX_SHARES];
+    struct bind binds[MAX_BINDS];
+    char **argv; /* QEMU and its arguments, ended by NULL */
+};
+
+/* Reads records from fd to its end. NULL, or what is wrong. */
+const char *launch_read(struct launch *launch, int fd);
+
+#endif

@@ -1,0 +1,238 @@
+"""QEMU's command line and what the relay is told. Pure.
+
+Nothing that names an instance is in QEMU's arguments: disks, taps, file servers
+and the agent's channel are descriptors with fixed numbers, kernel and initrd have
+fixed names in the jail. So a template's arguments are those of its clones. The
+order of devices is fixed too: disks (vda, vdb), then interfaces, then shares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from gemel.errors import InvalidInput
+from gemel.runtime.microvm.protocol import PORT_NAME, Record
+
+AGENT_FD = 3
+FIRST_DISK_FD = 4
+FIRST_TAP_FD = 16
+FIRST_SHARE_FD = 64
+#: Slots for virtio devices that the microvm machine has with its second I/O APIC (acpi=on).
+SLOTS = 24
+MIB = 1 << 20
+#: What the guest's kernel, its initrd and the agent take, beside what the service may have.
+OVERHEAD = 80 * MIB
+DEFAULT_MEMORY = 256 * MIB
+DEFAULT_MEMORY_KVM = 512 * MIB
+
+
+class Disk(msgspec.Struct, frozen=True):
+    """A raw image. serial: by which the guest finds it."""
+
+    path: Path
+    serial: str
+    writable: bool = False
+
+
+class Nic(msgspec.Struct, frozen=True):
+    """A network interface at a tap of the host."""
+
+    tap: str
+    mac: str
+
+
+class Share(msgspec.Struct, frozen=True):
+    """A folder (``name`` empty) or one file of the host, under ``tag`` in the guest."""
+
+    tag: str
+    source: Path
+    name: str = ""
+    readonly: bool = False
+
+
+class FileServer(msgspec.Struct, frozen=True):
+    """virtiofsd: the one in C (QEMU's own, to 7.2) or the one in Rust."""
+
+    program: str
+    rust: bool
+    open_files: int
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """A micro VM's hardware. memory in bytes."""
+
+    qemu: str
+    kvm: bool
+    memory: int
+    cpus: int
+    kernel: Path
+    initrd: Path
+    command_line: str
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    shares: tuple[Share, ...] = ()
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Deadlines in seconds: boot to the agent's greeting, setting up, powering off."""
+
+    boot: float = 20.0
+    config: float = 30.0
+    stop: float = 5.0
+
+
+def guest_memory(limit: int | None, kvm: bool) -> int:
+    """Bytes of memory of a VM whose service may use ``limit``; 4 MiB steps."""
+    if not limit:
+        return DEFAULT_MEMORY_KVM if kvm else DEFAULT_MEMORY
+    step = 4 * MIB
+    return (limit + OVERHEAD + step - 1) // step * step
+
+
+def guest_cpus(cpus: float | None, kvm: bool, host_cpus: int) -> int:
+    """Virtual CPUs. Emulation gets slower with a second one; KVM gets what is asked for."""
+    if not kvm:
+        return 1
+    return max(1, min(math.ceil(cpus) if cpus else host_cpus, host_cpus))
+
+
+def check(machine: Machine) -> None:
+    """Raises InvalidInput for more devices than the machine has slots."""
+    used = len(machine.disks) + len(machine.nics) + len(machine.shares) + 1
+    if used > SLOTS:
+        raise InvalidInput(
+            f"a micro VM has room for {SLOTS} devices, this one needs {used}",
+            details=f"{len(machine.disks)} disks, {len(machine.nics)} networks, "
+            f"{len(machine.shares)} bind mounts and volumes, 1 channel",
+            resolution="mount a common parent folder, or use runtime: container",
+        )
+
+
+def qemu_arguments(machine: Machine) -> list[str]:
+    """QEMU and its arguments, with the descriptors' fixed numbers."""
+    check(machine)
+    return [
+        machine.qemu,
+        *("-M", "microvm,acpi=on,pcie=off,rtc=on,isa-serial=off,usb=off"),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-cpu", "host" if machine.kvm else "max"),
+        *("-accel", "kvm" if machine.kvm else "tcg,thread=multi,tb-size=128"),
+        *("-smp", str(machine.cpus), *_memory(machine)),
+        *("-kernel", "/kernel", "-initrd", "/initrd", "-append", machine.command_line),
+        *("-global", "virtio-mmio.force-legacy=false"),
+        *_devices(machine),
+    ]
+
+
+def _memory(machine: Machine) -> Iterator[str]:
+    size = f"{machine.memory // MIB}M"
+    yield from ("-m", size)
+    if machine.shares:  # the file servers map the guest's memory
+        yield from ("-object", f"memory-backend-memfd,id=ram,size={size},share=on")
+        yield from ("-machine", "memory-backend=ram")
+
+
+def _devices(machine: Machine) -> Iterator[str]:
+    for number, disk in enumerate(machine.disks):
+        readonly = "off" if disk.writable else "on"
+        discard = "unmap" if disk.writable else "ignore"
+        yield from ("-add-fd", f"fd={FIRST_DISK_FD + number},set={number}")
+        yield "-blockdev"
+        yield (
+            f"driver=raw,node-name=disk{number},read-only={readonly},discard={discard},"
+            f"file.driver=file,file.filename=/dev/fdset/{number},file.locking=off"
+        )
+        yield from ("-device", f"virtio-blk-device,drive=disk{number},serial={disk.serial}")
+    for number, nic in enumerate(machine.nics):
+        yield from ("-netdev", f"tap,id=net{number},fd={FIRST_TAP_FD + number},vhost=off")
+        yield from ("-device", f"virtio-net-device,netdev=net{number},mac={nic.mac}")
+    for number, share in enumerate(machine.shares):
+        yield from ("-chardev", f"socket,id=share{number},fd={FIRST_SHARE_FD + number}")
+        yield from ("-device", f"vhost-user-fs-device,chardev=share{number},tag={share.tag}")
+    yield from ("-device", "virtio-serial-device", "-chardev", f"socket,id=agent,fd={AGENT_FD}")
+    yield from ("-device", f"virtserialport,chardev=agent,name={PORT_NAME}")
+
+
+def file_server_arguments(server: FileServer, folder: Path) -> list[str]:
+    """virtiofsd for one folder; its socket, listening already, is descriptor 3."""
+    limit = f"--rlimit-nofile={server.open_files}"
+    if server.rust:
+        return [
+            *(server.program, "--fd=3", f"--shared-dir={folder}", "--cache=auto", limit),
+            *("--sandbox=namespace", "--inode-file-handles=prefer", "--xattr"),
+        ]
+    return [
+        *(server.program, "--fd=3", limit, "-o", f"source={folder}"),
+        *("-o", "cache=auto,sandbox=namespace,xattr"),
+    ]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What the relay is to run, beside the machine itself.
+
+    cgroups: cgroup.procs files that it enters. config and start: whole frames.
+    probe: only find out whether the guest comes up. attached: so many are to be
+    attached before the service starts.
+    """
+
+    folder: Path
+    log: Path
+    log_size: int = 0
+    user: int
+    cgroups: tuple[Path, ...] = ()
+    config: bytes = b""
+    start: bytes = b""
+    limits: Limits = Limits()
+    file_server: FileServer | None = None
+    attached: int = 0
+    probe: bool = False
+
+
+def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
+    """The relay's standard input, as records."""
+    yield ("dir", str(job.folder))
+    yield ("log", str(job.log))
+    yield ("log-size", str(job.log_size))
+    if job.probe:
+        yield ("probe",)
+    yield ("attached", str(job.attached))
+    yield ("uid", str(job.user))
+    yield ("gid", str(job.user))
+    for name, seconds in (
+        ("boot-ms", job.limits.boot),
+        ("config-ms", job.limits.config),
+        ("stop-ms", job.limits.stop),
+    ):
+        yield (name, str(int(seconds * 1000)))
+    for cgroup in job.cgroups:
+        yield ("cgroup", str(cgroup))
+    yield ("agent", str(AGENT_FD))
+    for number, disk in enumerate(machine.disks):
+        access = "rw" if disk.writable else "ro"
+        yield ("disk", str(FIRST_DISK_FD + number), str(disk.path), access)
+    for number, nic in enumerate(machine.nics):
+        yield ("tap", str(FIRST_TAP_FD + number), nic.tap)
+    yield from _share_records(machine, job)
+    yield ("bind", str(machine.kernel), "kernel")
+    yield ("bind", str(machine.initrd), "initrd")
+    if machine.kvm:
+        yield ("bind", "/dev/kvm", "dev/kvm")
+    yield ("config", job.config)
+    yield ("start", job.start)
+    yield ("run", *qemu_arguments(machine))
+
+
+def _share_records(machine: Machine, job: Job) -> Iterator[Record]:
+    for number, share in enumerate(machine.shares):
+        if job.file_server is None:
+            raise InvalidInput("there is no file server to share folders with")
+        yield (
+            *("share", str(FIRST_SHARE_FD + number), str(share.source), share.name),
+            "ro" if share.readonly else "rw",
+            *file_server_arguments(job.file_server, job.folder / f"share-{number}"),
+        )

@@ -1,0 +1,119 @@
+"""Starting a relay, and what it leaves in the instance's run folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from gemel.errors import CommandNotFound, CommandNotRunnable, Failed, GemelError, Unavailable
+from gemel.host.run import run
+from gemel.model.instance import Exit
+from gemel.runtime.microvm.channel import connect
+from gemel.runtime.microvm.machine import Job, Machine, relay_records
+from gemel.runtime.microvm.protocol import encode_records
+
+#: The relay has ended all of its processes this long after its last word, in seconds.
+END_TIMEOUT = 15.0
+
+
+async def launch(
+    program: Path,
+    machine: Machine,
+    job: Job,
+    listening: Callable[[], Awaitable[None]] | None = None,
+) -> int:
+    """Starts a VM under a relay of its own and waits until its service runs; the VMM's pid.
+
+    listening: called when the relay can be connected to, long before the service runs.
+    If the wait is given up the relay ends the VM. Raises CommandNotFound,
+    CommandNotRunnable, Failed, Unavailable.
+    """
+    records = encode_records(relay_records(machine, job))
+    reader_fd, writer_fd = os.pipe2(os.O_CLOEXEC)
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reader_fd, "rb", buffering=0)
+    )
+    try:
+        try:
+            await run([str(program), str(writer_fd)], input=records, pass_fds=[writer_fd])
+        finally:
+            os.close(writer_fd)
+        if listening is not None:
+            await listening()
+        # each boot is tried twice; the relay keeps these deadlines itself
+        async with asyncio.timeout(2 * job.limits.boot + job.limits.config + END_TIMEOUT):
+            answer = (await reader.read(65536)).decode("utf-8", "replace").strip()
+    except TimeoutError:
+        raise Failed("the micro VM's relay does not answer") from None
+    finally:
+        transport.close()
+    return _pid(answer)
+
+
+def _pid(answer: str) -> int:
+    word, _, rest = answer.partition(" ")
+    if word == "started" and rest.isdigit():
+        return int(rest)
+    kind, _, text = rest.partition(" ")
+    raise _error(kind if word == "error" else "", text or answer)
+
+
+def _error(kind: str, text: str) -> GemelError:
+    match kind:
+        case "notfound":
+            return CommandNotFound("the command is not in the image", details=text)
+        case "notrunnable":
+            return CommandNotRunnable("the command cannot be run", details=text)
+        case "timeout":
+            return Unavailable(
+                "the micro VM did not come up in time",
+                details=text,
+                resolution="the host may be overloaded; `gemel doctor` tests a boot",
+            )
+        case _:
+            return Failed("the micro VM could not be started", details=text or "no reason given")
+
+
+async def ended(folder: Path) -> None:
+    """Waits until the folder's relay is gone; returns at once if there is none. Raises nothing."""
+    try:
+        reader, writer = await connect(folder)
+    except GemelError:
+        return
+    try:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(4096):
+                pass
+    finally:
+        writer.close()
+
+
+def read_exit(folder: Path) -> Exit:
+    """How it ended, as the relay wrote it; without that, that the relay was killed."""
+    try:
+        lines = (folder / "exit").read_text(errors="replace").splitlines()
+        values = {key: value for key, _, value in (line.partition(" ") for line in lines)}
+        return Exit(
+            status=int(values["status"]),
+            finished_at=float(values["finished"]),
+            oom=values["oom"] == "1",
+            error=values.get("error", ""),
+        )
+    except (OSError, KeyError, ValueError):
+        return Exit(
+            status=137, finished_at=time.time(), error="the micro VM's relay ended unexpectedly"
+        )
+
+
+def read_pids(folder: Path) -> tuple[int, int] | None:
+    """Process ids of relay and VMM, once the service runs."""
+    try:
+        relay, vmm = (folder / "pid").read_text().split()
+        return int(relay), int(vmm)
+    except (OSError, ValueError):
+        return None

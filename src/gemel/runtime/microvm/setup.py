@@ -1,0 +1,183 @@
+"""What the guest is told: CONFIG, START and EXEC records from an instance's specification. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from gemel.errors import InvalidInput
+from gemel.model.instance import GuestFile, InstanceSpec, Mount, MountKind, Process, Security
+from gemel.runtime.container.defaults import (
+    ALL_CAPABILITIES,
+    CAPABILITIES,
+    MASKED_PATHS,
+    READONLY_PATHS,
+)
+from gemel.runtime.microvm.machine import Disk, Share
+from gemel.runtime.microvm.protocol import (
+    CONTROL,
+    MESSAGE_MAX,
+    SERVICE,
+    Record,
+    ToGuest,
+    encode_records,
+    message,
+)
+
+ROOT_SERIAL = "root"
+LAYER_SERIAL = "layer"
+
+
+def disks(spec: InstanceSpec, layer: Path) -> tuple[Disk, ...]:
+    """The image's read-only disk, and the instance's own."""
+    return (Disk(spec.root_image, ROOT_SERIAL), Disk(layer, LAYER_SERIAL, writable=True))
+
+
+def shares(spec: InstanceSpec, is_folder: Mapping[Path, bool]) -> tuple[Share, ...]:
+    """One for each bind mount, in the order in which they are mounted."""
+    found = []
+    for number, mount in enumerate(_ordered(spec)):
+        if mount.kind is not MountKind.BIND or mount.source is None:
+            continue
+        name = "" if is_folder[mount.source] else mount.source.name
+        found.append(Share(f"share{number}", mount.source, name, mount.readonly))
+    return tuple(found)
+
+
+def _ordered(spec: InstanceSpec) -> list[Mount]:
+    """Parents before what is mounted in them."""
+    return sorted(spec.mounts, key=lambda mount: len(Path(mount.target).parts))
+
+
+def config_records(
+    spec: InstanceSpec, is_folder: Mapping[Path, bool], contents: Mapping[Path, bytes]
+) -> Iterator[Record]:
+    """CONFIG, without time and entropy, which the relay adds at the last moment.
+
+    contents: of the GuestFiles, by their source.
+    """
+    yield ("hostname", spec.hostname, spec.domainname)
+    yield ("machine-id", spec.id[:32])
+    yield ("loopback",)
+    for nic in spec.network.interfaces:
+        route = _switch(nic.default_route)
+        yield ("nic", nic.mac, nic.name, nic.address, nic.gateway, str(nic.mtu), route)
+    yield ("root", "squashfs", f"serial:{ROOT_SERIAL}")
+    yield ("layer", f"serial:{LAYER_SERIAL}")
+    if spec.security.readonly_rootfs:
+        yield ("readonly-root",)
+    yield ("shm", str(spec.resources.shm_size))
+    for number, mount in enumerate(_ordered(spec)):
+        yield _mount(number, mount, is_folder)
+    for file in spec.files:
+        yield _file(file, contents[file.source])
+    for key, value in spec.sysctls:
+        yield ("sysctl", key, value)
+    yield ("init", _switch(spec.init))
+
+
+def _switch(value: bool) -> str:
+    return "1" if value else "0"
+
+
+def _mount(number: int, mount: Mount, is_folder: Mapping[Path, bool]) -> Record:
+    readonly = _switch(mount.readonly)
+    if mount.kind is MountKind.TMPFS:
+        options = [option for option in mount.options if option not in ("rw", "ro")]
+        if mount.size is not None:
+            options.append(f"size={mount.size}")
+        if mount.mode is not None:
+            options.append(f"mode={mount.mode:o}")
+        return ("mount", "tmpfs", "tmpfs", mount.target, readonly, ",".join(options))
+    assert mount.source is not None
+    if is_folder[mount.source]:
+        return ("mount", "virtiofs", f"share{number}", mount.target, readonly, "")
+    return ("bindfile", f"share{number}", mount.source.name, mount.target, readonly)
+
+
+def _file(file: GuestFile, content: bytes) -> Record:
+    return ("file", file.target, f"{file.mode:o}", str(file.uid), str(file.gid), content)
+
+
+def capabilities(security: Security, privileged: bool) -> tuple[str, ...]:
+    """The allowed set: Docker's default, with what was added and dropped. Raises InvalidInput."""
+    if privileged:
+        return ALL_CAPABILITIES
+    added = {_capability(name) for name in security.cap_add}
+    dropped = {_capability(name) for name in security.cap_drop}
+    base = set() if "CAP_ALL" in dropped else set(CAPABILITIES)
+    if "CAP_ALL" in added:
+        base = set(ALL_CAPABILITIES)
+    wanted = (base | added) - dropped - {"CAP_ALL"}
+    return tuple(name for name in ALL_CAPABILITIES if name in wanted)
+
+
+def _capability(name: str) -> str:
+    full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
+    if full != "CAP_ALL" and full not in ALL_CAPABILITIES:
+        raise InvalidInput(f"there is no capability {name}", resolution="see capabilities(7)")
+    return full
+
+
+def process_records(process: Process, security: Security) -> Iterator[Record]:
+    """What START and EXEC have in common."""
+    for argument in process.argv:
+        yield ("arg", argument)
+    for pair in process.env:
+        yield ("env", pair)
+    yield ("cwd", process.cwd or "/")
+    yield ("user", process.user)
+    for group in process.groups:
+        yield ("group", group)
+    if process.tty:
+        rows, columns = process.size or (0, 0)
+        yield ("tty", str(rows), str(columns))
+    if process.stdin:
+        yield ("stdin",)
+    privileged = security.privileged or process.privileged
+    for name in capabilities(security, privileged):
+        yield ("cap", name)
+    if privileged:
+        yield ("privileged",)
+    if security.no_new_privileges:
+        yield ("nnp",)
+
+
+def start_records(spec: InstanceSpec) -> Iterator[Record]:
+    """START: the first process and the service's limits."""
+    yield from process_records(spec.process, spec.security)
+    resources = spec.resources
+    for limit in resources.ulimits:
+        yield ("rlimit", limit.name, str(limit.soft), str(limit.hard))
+    if resources.pids and resources.pids > 0:
+        yield ("pids", str(resources.pids))
+    if resources.memory:
+        yield ("memory", str(resources.memory))
+    if spec.security.masked_paths and not spec.security.privileged:
+        for path in MASKED_PATHS:
+            yield ("masked", path)
+        for path in READONLY_PATHS:
+            yield ("ropath", path)
+
+
+def frames(session: int, kind: ToGuest, records: Iterator[Record]) -> bytes:
+    """A whole message as bytes. Raises InvalidInput if it is larger than the guest takes."""
+    listed = list(records)
+    if len(encode_records(listed)) > MESSAGE_MAX:
+        raise InvalidInput(
+            f"more than {MESSAGE_MAX >> 20} MiB of files, arguments and environment",
+            resolution="mount large files instead of handing them over as configs or secrets",
+        )
+    return b"".join(message(session, kind, listed))
+
+
+def config_frames(
+    spec: InstanceSpec, is_folder: Mapping[Path, bool], contents: Mapping[Path, bytes]
+) -> bytes:
+    """CONFIG as the relay sends it."""
+    return frames(CONTROL, ToGuest.CONFIG, config_records(spec, is_folder, contents))
+
+
+def start_frames(spec: InstanceSpec) -> bytes:
+    """START as the relay sends it."""
+    return frames(SERVICE, ToGuest.START, start_records(spec))
