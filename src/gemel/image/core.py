@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from gemel.errors import Conflict, GemelError, InvalidInput, NotFound
 from gemel.host import files, loop, mounts
 from gemel.image import manifest as manifests
-from gemel.image import reference, squash
-from gemel.image.blobs import Blobs, digest_of
+from gemel.image import reference, squash, threads
+from gemel.image.blobs import Blobs
 from gemel.image.index import ConfigFile, Index, Record
 from gemel.image.index import image as make_image
 from gemel.image.tarfmt import Limits
@@ -58,17 +58,18 @@ class Core:
         self._index = Index(paths.images / "images.json")
         self._configs: dict[str, ConfigFile] = {}
         self._disks = paths.images / "squashfs"
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._converting = asyncio.Semaphore(_CONVERSIONS)
         self._saving = asyncio.Lock()
         self._active = 0
+        self._dirty = False
 
     async def prepare(self) -> None:
         """Once, when the engine starts: folders, the index, what a killed engine left.
 
         Raises Failed if the index is damaged.
         """
-        await asyncio.to_thread(self.blobs.prepare)
+        await threads.call(self.blobs.prepare)
         files.folder(self._disks)
         self._index.load()
         for record in list(self._index.records.values()):
@@ -78,7 +79,7 @@ class Core:
                 log.warning("image %s is dropped: %s", record.id, error)
                 self._forget(record.id)
         await self._save()
-        await self.sweep()
+        self._sweep()
 
     async def close(self) -> None:
         """When the engine stops. Mounts stay: instances use them, and a new engine finds them."""
@@ -99,6 +100,16 @@ class Core:
                 resolution=f"`gemel pull {ref}` fetches it, `gemel images` shows what there is",
             )
         return self._image(record)
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """Full references to image ids."""
+        return self._index.tags
+
+    def get(self, id: str) -> Image | None:
+        """By its whole id; None if it is not there."""
+        record = self._index.records.get(id)
+        return self._image(record) if record else None
 
     def record(self, image: Image) -> Record:
         """Raises NotFound if the image is gone."""
@@ -148,7 +159,7 @@ class Core:
         async with self.lock(f"mount {image.id}"):
             if not mounts.is_mount(target):
                 files.folder(target)
-                await asyncio.to_thread(loop.mount_readonly, disk, target, "squashfs")
+                await threads.call(loop.mount_readonly, disk, target, "squashfs")
         return target
 
     async def release(self, image: Image) -> None:
@@ -181,16 +192,24 @@ class Core:
 
     def lock(self, name: str) -> asyncio.Lock:
         """A lock by name, for work that is to be done once at a time."""
-        return self._locks[name]
+        return self._locks.setdefault(name, asyncio.Lock())
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """While inside, no blob is swept away. Whatever brings blobs in does it inside."""
+        """While inside, no blob is swept away. Whatever brings blobs in does it inside.
+
+        What a failure left, and what was removed meanwhile, goes at the end of the last one.
+        """
         self._active += 1
         try:
             yield
+        except BaseException:
+            self._dirty = True
+            raise
         finally:
             self._active -= 1
+            if self._dirty and not self._active:
+                self._sweep()
 
     async def add(
         self,
@@ -301,7 +320,7 @@ class Core:
             messages.append({"Deleted": image.id})
             self._forget(image.id)
         await self._save()
-        return Removed(messages, await self.sweep())
+        return Removed(messages, self._sweep())
 
     def _forget(self, id: str) -> None:
         self._index.records.pop(id, None)
@@ -309,12 +328,13 @@ class Core:
         for tag in self._index.tags_of(id):
             del self._index.tags[tag]
 
-    async def sweep(self) -> int:
-        """Removes blobs and file systems of no image, if nobody is bringing some in.
+    def _sweep(self) -> int:
+        """Removes blobs and file systems of no image, once nobody is bringing some in.
 
-        Gives the bytes freed. What stays now goes with the next sweep.
+        Gives the bytes freed now. Does not await: nothing can begin to use a blob meanwhile.
         """
-        if self._active:
+        self._dirty = bool(self._active)
+        if self._dirty:
             return 0
         records = self._index.records
         wanted = {blob for record in records.values() for blob in record.blobs}
@@ -329,7 +349,7 @@ class Core:
 
     async def _save(self) -> None:
         async with self._saving:
-            await asyncio.to_thread(self._index.save)
+            await threads.call(self._index.save)
 
 
 def named(repo: str, tag: str = "") -> reference.Reference | None:
@@ -340,11 +360,6 @@ def named(repo: str, tag: str = "") -> reference.Reference | None:
     if name.digest:
         raise InvalidInput("refusing to create a tag with a digest reference")
     return name
-
-
-def own_digest(name: reference.Reference, manifest: bytes) -> str:
-    """``name@sha256:…`` of a manifest's bytes."""
-    return f"{name.name}@{digest_of(manifest)}"
 
 
 def _shown(ref: str) -> str:

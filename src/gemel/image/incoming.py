@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+from gemel.image import threads
 from gemel.image.blobs import Writer
 from gemel.image.inflate import PIECE, Inflater
 
@@ -33,5 +33,5 @@ async def inflate(stream: AsyncIterator[bytes], writer: Writer, limit: int) -> N
             writer.write(piece)
 
     async for data in pieces(stream):
-        await asyncio.to_thread(take, inflater.feed(data))
-    await asyncio.to_thread(take, inflater.finish())
+        await threads.call(take, inflater.feed(data))
+    await threads.call(take, inflater.finish())

@@ -76,8 +76,10 @@ class Reference(msgspec.Struct, frozen=True, order=True):
     @property
     def is_loopback(self) -> bool:
         """Whether the registry is on this machine, so that Docker would allow plain HTTP."""
-        host = self.domain.rpartition(":")[0] if ":" in self.domain else self.domain
-        return host == "localhost" or host.startswith("127.") or host in ("[::1]", "[:")
+        if self.domain.startswith("["):
+            return self.domain.startswith("[::1]")
+        host = self.domain.partition(":")[0]
+        return host == "localhost" or host.startswith("127.")
 
 
 def parse(text: str) -> Reference:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gemel.errors import Failed
 from gemel.host import files, run
+from gemel.image import threads
 from gemel.image.blobs import Blobs
 from gemel.image.tarfmt import Limits, scan
 from gemel.image.tree import Tree, emit
@@ -30,7 +31,7 @@ async def make(
     with contextlib.ExitStack() as stack:
         stack.callback(files.remove, temporary)
         tree = Tree()
-        sizes = await asyncio.to_thread(_read, blobs, layers, tree, limits, stack)
+        sizes = await threads.call(_read, blobs, layers, tree, limits, stack)
         await _write(tree, temporary)
         os.replace(temporary, target)
     return sizes
@@ -69,7 +70,7 @@ async def _write(tree: Tree, target: Path) -> None:
             os.close(reader)  # so that the feeder sees it when the program goes away
             if process is None:
                 os.close(writer)
-        feeder = asyncio.ensure_future(asyncio.to_thread(_feed, tree, writer))
+        feeder = asyncio.ensure_future(threads.call(_feed, tree, writer))
         async with asyncio.timeout(_TIMEOUT):
             _, errors = await process.communicate()
     except TimeoutError:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
+from gemel.image import archive
 from gemel.image import manifest as manifests
 from gemel.image.changes import apply
 from gemel.image.core import Core, named
 from gemel.image.incoming import inflate
-
-Json = dict[str, Any]
+from gemel.image.progress import Emit, Json, stream
+from gemel.image.transfer import Auth, pull, push
 
 
 class ImageStore(Core):
@@ -19,6 +19,38 @@ class ImageStore(Core):
     Iterators of Json are Docker's progress messages; a failure is raised by the
     iterator as a GemelError.
     """
+
+    def pull(self, ref: str, auth: Auth = None, platform: str = "") -> AsyncIterator[Json]:
+        """Fetches an image from its registry, as ``docker pull``.
+
+        auth: what Docker's X-Registry-Auth header holds. Raises NotFound,
+        Unavailable (the registry is not reached), Failed (it refuses), InvalidInput.
+        """
+
+        async def work(emit: Emit) -> None:
+            await pull(self, emit, ref, auth, platform)
+
+        return stream(work)
+
+    def push(self, ref: str, auth: Auth = None) -> AsyncIterator[Json]:
+        """Sends an image to the registry that its name names, as ``docker push``."""
+
+        async def work(emit: Emit) -> None:
+            await push(self, emit, ref, auth)
+
+        return stream(work)
+
+    def load(self, tar: AsyncIterator[bytes]) -> AsyncIterator[Json]:
+        """Makes the images of an archive (``docker save``, OCI layout). Raises InvalidInput."""
+
+        async def work(emit: Emit) -> None:
+            await archive.load(self, emit, tar)
+
+        return stream(work)
+
+    def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
+        """An archive that ``docker load`` reads, in pieces. Raises NotFound at the first."""
+        return archive.save(self, refs)
 
     async def import_tar(
         self,

@@ -112,8 +112,9 @@ class Tree:
             if part == b"..":
                 node = trail.pop() if trail else self.root
                 continue
-            assert node.children is not None
-            child = node.children.get(part)
+            children = node.children
+            assert children is not None
+            child = children.get(part)
             if child is not None and child.entry.kind == SYMLINK and links < _MAX_LINKS:
                 links += 1
                 if child.entry.target.startswith(b"/"):
@@ -126,7 +127,7 @@ class Tree:
                 if not make:
                     return None
                 child = Node(Entry(kind=FOLDER, path=b"", mode=0o755), -1)
-                node.children[part] = child
+                children[part] = child
             trail.append(node)
             node = child
         return node
