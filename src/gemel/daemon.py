@@ -94,6 +94,9 @@ def _leave(namespace: mountns.MountNamespace, idle: bool) -> None:
 
 def _prepare_process() -> None:
     """Limits, working folder, umask: what the engine's children inherit."""
+    if found := os.environ.get("PYTHONPATH"):
+        # helpers that are started from the new working folder must find gemel too
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, found.split(os.pathsep)))
     os.chdir("/")
     os.umask(0o022)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
