@@ -1,0 +1,248 @@
+"""What the parts of the engine share: records, the siblings below, names and ports.
+
+Only this module and those beside it change records; each change of a
+container happens under that container's lock (``Live.lock``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from gemel.engine.events import Events
+from gemel.engine.records import Container, Volume
+from gemel.engine.state import Store
+from gemel.errors import Conflict, GemelError, NotFound
+from gemel.image.store import ImageStore
+from gemel.model.instance import RuntimeName
+from gemel.model.network import Endpoint, NetworkInfo, PublishedPort
+from gemel.model.paths import Paths
+from gemel.net.manager import NetworkManager
+from gemel.runtime.base import Runtime
+
+log = logging.getLogger("gemel.engine")
+
+
+class Live:
+    """What is known of a container in memory only."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.ended = asyncio.Event()
+        """Set while no process of it runs; log followers end by it."""
+        self.ended.set()
+        self.settled = asyncio.Event()
+        """Set once it has ended and will not be started again by its policy."""
+        self.settled.set()
+        self.gone = asyncio.Event()
+        """Set when it is removed."""
+        self.exits: set[asyncio.Future[int]] = set()
+        """Those who wait for the next exit."""
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.stopping = False
+        self.started = 0.0
+        """Monotonic time of the last start."""
+        self.size: tuple[int, int] | None = None
+        self.stats: tuple[int, int] | None = None
+        """CPU nanoseconds and time of the sample before."""
+
+
+class Coalesced:
+    """Runs one job at a time; whoever asks meanwhile shares the next run."""
+
+    def __init__(self, job: Callable[[], Awaitable[None]]) -> None:
+        self._job = job
+        self._lock = asyncio.Lock()
+        self._asked = 0
+        self._done = 0
+
+    async def __call__(self) -> None:
+        """Comes back after a whole run that began after this call."""
+        self._asked += 1
+        mine = self._asked
+        async with self._lock:
+            if self._done >= mine:
+                return
+            upto = self._asked
+            await self._job()
+            self._done = upto
+
+
+class Core:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        images: ImageStore,
+        net: NetworkManager,
+        runtimes: dict[RuntimeName, Runtime],
+    ) -> None:
+        self.paths = paths
+        self.store = Store(paths.state)
+        self.events = Events()
+        self.images = images
+        self.net = net
+        self.runtimes = runtimes
+        self.containers: dict[str, Container] = {}
+        self.networks: dict[str, NetworkInfo] = {}
+        self.volumes: dict[str, Volume] = {}
+        self.live: dict[str, Live] = {}
+        self.sync_names = Coalesced(self._names)
+        self.sync_ports = Coalesced(self._ports)
+        self.promised: set[tuple[str, str]] = set()
+        """Network id and address of containers that are being made, not kept yet."""
+        self.started = time.time()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- look-ups -----------------------------------------------------------------
+
+    def container(self, ref: str) -> Container:
+        """By id, name or unique id prefix. Raises NotFound, Conflict for an ambiguous prefix."""
+        plain = ref.removeprefix("/")
+        found = self.containers.get(plain)
+        if found is None:
+            found = next((c for c in self.containers.values() if c.name == plain), None)
+        if found is None and plain:
+            by_prefix = [c for c in self.containers.values() if c.id.startswith(plain)]
+            if len(by_prefix) > 1:
+                raise Conflict(f"multiple IDs found with provided prefix: {plain}")
+            found = by_prefix[0] if by_prefix else None
+        if found is None:
+            raise NotFound(f"No such container: {ref}")
+        return found
+
+    def network(self, ref: str) -> NetworkInfo:
+        """By id, name or unique id prefix. Raises NotFound, Conflict."""
+        found = self.networks.get(ref)
+        if found is None:
+            found = next((n for n in self.networks.values() if n.name == ref), None)
+        if found is None and ref:
+            by_prefix = [n for n in self.networks.values() if n.id.startswith(ref)]
+            if len(by_prefix) > 1:
+                raise Conflict(f"network {ref} is ambiguous ({len(by_prefix)} matches found)")
+            found = by_prefix[0] if by_prefix else None
+        if found is None:
+            raise NotFound(f"network {ref} not found")
+        return found
+
+    def volume(self, name: str) -> Volume:
+        """Raises NotFound."""
+        try:
+            return self.volumes[name]
+        except KeyError:
+            raise NotFound(f"get {name}: no such volume") from None
+
+    def runtime(self, one: Container) -> Runtime:
+        """The runtime of a container."""
+        return self.runtimes[one.runtime]
+
+    def users_of_image(self, image_id: str) -> list[str]:
+        """Names of the containers made from an image."""
+        return [c.name for c in self.containers.values() if c.image_id == image_id]
+
+    # --- writing ------------------------------------------------------------------
+
+    async def save(self, one: Container) -> None:
+        """Keeps a container's record; does nothing for one that was removed meanwhile."""
+        if one.id in self.containers:
+            await self.store.put("container", one.id, one)
+
+    def attributes(self, one: Container) -> dict[str, str]:
+        """Attributes of a container's events."""
+        return {**(one.request.labels or {}), "image": one.image_ref, "name": one.name}
+
+    def emit(self, one: Container, action: str, **more: object) -> None:
+        """An event of a container."""
+        self.events.emit("container", action, one.id, {**self.attributes(one), **more})
+
+    def spawn(self, one: Container, work: Awaitable[None], name: str) -> None:
+        """A task owned by a container; it ends with the engine, its errors are logged."""
+        live = self.live[one.id]
+
+        async def guarded() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except GemelError as error:
+                log.warning("%s of %s: %s", name, one.name, error)
+            except Exception:
+                log.exception("%s of %s", name, one.name)
+
+        task = asyncio.get_running_loop().create_task(guarded(), name=f"{name} {one.name}")
+        live.tasks.add(task)
+        self._tasks.add(task)
+        task.add_done_callback(live.tasks.discard)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close_tasks(self) -> None:
+        """Ends every task and waits for it."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- the whole of what the network is to hold -----------------------------------
+
+    def endpoints(self) -> list[Endpoint]:
+        """Every running container's endpoints with their names."""
+        result = []
+        for one in self.containers.values():
+            if not one.state.running:
+                continue
+            ready = one.state.health in ("", "healthy")
+            for end in one.endpoints:
+                names = [one.name, one.id[:12], *(end.settings.aliases or [])]
+                names += [one.request.hostname] if one.request.hostname else []
+                result.append(
+                    Endpoint(
+                        network_id=end.network_id,
+                        instance_id=one.id,
+                        address=end.address,
+                        mac=end.mac,
+                        names=tuple(dict.fromkeys(names)),
+                        ready=ready,
+                    )
+                )
+        return result
+
+    def published(self) -> list[PublishedPort]:
+        """Every running container's published ports."""
+        result = []
+        for one in self.containers.values():
+            end = next((e for e in one.endpoints if e.address), None)
+            if end is None or not one.state.running:
+                continue
+            network = self.networks.get(end.network_id)
+            for bound in one.bindings:
+                result.append(
+                    PublishedPort(
+                        host_ip=bound.host_ip,
+                        host_port=bound.host_port,
+                        protocol=bound.protocol,
+                        address=end.address,
+                        port=bound.port,
+                        instance_id=one.id,
+                        bridge=network.bridge if network else "",
+                    )
+                )
+        return result
+
+    async def _names(self) -> None:
+        await self.net.set_endpoints(self.endpoints(), list(self.networks.values()))
+
+    async def _ports(self) -> None:
+        await self.net.publish(self.published(), list(self.networks.values()))
+
+    @contextlib.asynccontextmanager
+    async def locked(self, one: Container) -> AsyncIterator[Live]:
+        """Holds a container's lock. Raises NotFound if it was removed while waiting."""
+        live = self.live[one.id]
+        async with live.lock:
+            if one.id not in self.containers:
+                raise NotFound(f"No such container: {one.name}")
+            yield live

@@ -1,0 +1,250 @@
+"""Making a container's record: image, command, mounts, networks, checked before anything is kept."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from gemel.engine import resolve, spec, volumes
+from gemel.engine.core import Core
+from gemel.engine.facade import Json
+from gemel.engine.networks import default_network
+from gemel.engine.records import Container, EndpointRecord, MountPoint, now
+from gemel.errors import Conflict, GemelError, InvalidInput
+from gemel.model.docker import CreateRequest, EndpointSettings, HostConfig
+from gemel.model.instance import RuntimeName
+from gemel.model.network import NetworkInfo
+
+_ADJECTIVES = (
+    "able amber bold brave bright brisk calm clever cosy crisp deft eager fair fleet fond glad "
+    "keen kind lively lucid merry mild neat noble proud quick quiet rapid sharp sleek sound spry "
+    "stout sunny swift tidy vivid warm wise witty"
+).split()
+_NAMES = (
+    "badger beaver bison crane curlew dingo eagle egret falcon ferret finch gecko heron hornet "
+    "ibex jackal kestrel koala lemur lynx marten marmot newt ocelot osprey otter panda petrel "
+    "plover puffin quail raven robin salmon seal shrike stoat swallow tapir tern toucan viper"
+).split()
+
+
+def random_name() -> str:
+    """A name for a container that was given none."""
+    return f"{random.choice(_ADJECTIVES)}_{random.choice(_NAMES)}{random.randrange(100)}"
+
+
+async def create(core: Core, request: CreateRequest, name: str) -> Container:
+    """The record of a new container, its volumes made. Raises NotFound, InvalidInput, Conflict,
+    Unsupported; what it had made by then is taken back."""
+    if not request.image:
+        raise InvalidInput("no image named")
+    image = core.images.find(request.image)
+    full = resolve.effective(request, image)
+    host = full.host_config or HostConfig()
+    runtime = resolve.runtime(host.runtime)
+    warnings = resolve.refused(full)
+    resolve.check_restart(host)
+    resolve.signal_number(full.stop_signal)
+    resolve.resources(host)
+    resolve.security(host)
+    one = Container(
+        id=secrets.token_hex(32),
+        name=name,
+        created=now(),
+        request=full,
+        image_id=image.id,
+        image_ref=request.image,
+        runtime=runtime,
+        argv=resolve.argv(full),
+        warnings=warnings,
+    )
+    spec.check_capabilities(core, one)
+    resolve.wanted_ports(full)
+    one.endpoints = await endpoints(core, one)
+    try:
+        await _storage(core, one)
+    except BaseException:
+        core.promised -= {(end.network_id, end.address) for end in one.endpoints}
+        raise
+    if runtime is RuntimeName.MICROVM:
+        one.warnings += await emulation_warning(core)
+    return one
+
+
+async def _storage(core: Core, one: Container) -> None:
+    """Mounts, volumes and the writable layer; what it had made is taken back if it fails."""
+    host = one.request.host_config or HostConfig()
+    one.mounts = resolve.mounts(one.request, _from_others(core, host))
+    made = await _make_sources(core, one)
+    try:
+        await volumes.fill(core, one)
+        prepared = spec.build(core, one, rootfs=None, namespace=None, write=False)
+        core.paths.instance(one.id).mkdir(mode=0o711, parents=True, exist_ok=True)
+        await core.runtime(one).create(prepared)
+    except BaseException:
+        for volume in made:
+            await volumes.delete(core, volume)
+        raise
+
+
+async def emulation_warning(core: Core) -> list[str]:
+    """Says that micro VMs run without KVM, where that is so."""
+    verdict = getattr(core.runtimes[RuntimeName.MICROVM], "emulation", None)
+    text = await verdict() if verdict else ""
+    return [text] if text else []
+
+
+def _from_others(core: Core, host: HostConfig) -> list[MountPoint]:
+    result = []
+    for text in host.volumes_from or []:
+        ref, _, mode = text.partition(":")
+        for point in core.container(ref).mounts:
+            if point.kind != "tmpfs":
+                result.append(
+                    msgspec.structs.replace(
+                        point, readonly=point.readonly or mode == "ro", anonymous=False
+                    )
+                )
+    return result
+
+
+async def _make_sources(core: Core, one: Container) -> list[volumes.Volume]:
+    """Makes missing volumes and bind sources; gives back the volumes it made."""
+    made = []
+    for point in one.mounts:
+        if point.kind == "volume":
+            if point.anonymous and not point.name:
+                point.name = secrets.token_hex(32)
+            volume = core.volumes.get(point.name)
+            if volume is None:
+                volume = await volumes.make(core, point.name, anonymous=point.anonymous)
+                made.append(volume)
+            point.source = volume.path
+        elif point.kind == "bind":
+            source = Path(point.source)
+            if not source.exists():
+                if not point.create_source:
+                    raise InvalidInput(
+                        'invalid mount config for type "bind": bind source path does not exist: '
+                        f"{point.source}"
+                    )
+                try:
+                    source.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise InvalidInput(
+                        f"cannot make the folder {source} to mount", details=str(error)
+                    ) from error
+    return made
+
+
+# --- networks ---------------------------------------------------------------------------
+
+
+async def endpoints(core: Core, one: Container) -> list[EndpointRecord]:
+    """The places on networks that the request names, with addresses. Raises NotFound, Conflict."""
+    host = one.request.host_config or HostConfig()
+    mode = host.network_mode
+    if mode in ("host", "none") or one.request.network_disabled:
+        return []
+    if mode.startswith("container:"):
+        core.container(mode.partition(":")[2])
+        return []
+    config = (one.request.networking_config.endpoints_config or {}) if (
+        one.request.networking_config
+    ) else {}
+    wanted: dict[str, EndpointSettings] = {}
+    if mode in ("", "default", "bridge"):
+        first = await default_network(core)
+    else:
+        first = core.network(mode)
+    wanted[first.id] = EndpointSettings()
+    for ref, settings in config.items():
+        network = first if ref in ("default", mode) else await _network(core, ref)
+        wanted[network.id] = settings or EndpointSettings()
+    order = sorted(wanted.items(), key=lambda kv: (-kv[1].gw_priority, kv[0] != first.id))
+    result: list[EndpointRecord] = []
+    for index, (network_id, settings) in enumerate(order):
+        result.append(place(core, one, core.networks[network_id], settings, index))
+    return result
+
+
+async def _network(core: Core, ref: str) -> NetworkInfo:
+    return await default_network(core) if ref == "bridge" else core.network(ref)
+
+
+def place(
+    core: Core, one: Container, network: NetworkInfo, settings: EndpointSettings, index: int
+) -> EndpointRecord:
+    """An address on a network for a container. Raises Conflict, InvalidInput."""
+    used = {
+        end.address
+        for other in core.containers.values()
+        for end in other.endpoints
+        if end.network_id == network.id
+    }
+    used |= set(network.aux.values())
+    used |= {address for net, address in core.promised if net == network.id}
+    asked = settings.ipam_config.ipv4_address if settings.ipam_config else ""
+    try:
+        address = core.net.allocate_address(network, used, asked)
+    except GemelError:
+        if asked and asked in used:
+            raise Conflict(
+                f"Address already in use: {asked}", details=f"on network {network.name}"
+            ) from None
+        raise
+    core.promised.add((network.id, address))
+    return EndpointRecord(
+        network_id=network.id,
+        network_name=network.name,
+        settings=settings,
+        endpoint_id=secrets.token_hex(32),
+        address=address,
+        mac=settings.mac_address or one.request.mac_address or core.net.mac_for(address),
+        index=index,
+    )
+
+
+# --- update ----------------------------------------------------------------------------
+
+_UPDATABLE = {
+    "CpuShares": "cpu_shares",
+    "Memory": "memory",
+    "CpuPeriod": "cpu_period",
+    "CpuQuota": "cpu_quota",
+    "CpusetCpus": "cpuset_cpus",
+    "MemoryReservation": "memory_reservation",
+    "MemorySwap": "memory_swap",
+    "NanoCpus": "nano_cpus",
+    "NanoCPUs": "nano_cpus",
+    "PidsLimit": "pids_limit",
+}
+
+
+def updated_host(host: HostConfig, body: Json) -> HostConfig:
+    """The host configuration after POST /containers/ID/update. Raises InvalidInput."""
+    changes: Json = {field: body[name] for name, field in _UPDATABLE.items() if body.get(name)}
+    policy = body.get("RestartPolicy")
+    merged: Json = msgspec.to_builtins(host)
+    if policy and policy.get("Name"):
+        if host.auto_remove and policy["Name"] != "no":
+            raise Conflict(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container"
+            )
+        merged["RestartPolicy"] = policy
+    try:
+        result = msgspec.convert(merged, HostConfig)
+        for field, value in changes.items():
+            setattr(result, field, int(value))
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        raise InvalidInput("the update is not understood", details=str(error)) from error
+    resolve.resources(result)
+    return result
+
+
+def limits(host: HostConfig) -> tuple[object, ...]:
+    """What of a host configuration is a limit."""
+    return tuple(getattr(host, field) for field in sorted(set(_UPDATABLE.values())))
+

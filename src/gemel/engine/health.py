@@ -1,0 +1,113 @@
+"""Health checks (Docker: HEALTHCHECK): a program run in the instance at intervals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from gemel.engine.core import Core
+from gemel.engine.records import Container, now, stamp
+from gemel.errors import GemelError
+from gemel.model.image import HealthConfig
+from gemel.model.instance import Process
+from gemel.runtime.base import ExecSession
+
+SECOND = 1_000_000_000
+INTERVAL = 30 * SECOND
+TIMEOUT = 30 * SECOND
+START_INTERVAL = 5 * SECOND
+RETRIES = 3
+KEEP_RESULTS = 5
+KEEP_OUTPUT = 4096
+
+
+def wanted(one: Container) -> bool:
+    """Whether the container has a health check that is not turned off."""
+    check = one.request.healthcheck
+    return bool(check and check.test and check.test[0] in ("CMD", "CMD-SHELL"))
+
+
+def program(one: Container, check: HealthConfig) -> tuple[str, ...]:
+    """The check's argv."""
+    test = check.test or []
+    if test[0] == "CMD":
+        return tuple(test[1:])
+    return (*(one.request.shell or ["/bin/sh", "-c"]), " ".join(test[1:]))
+
+
+async def keep(core: Core, one: Container) -> None:
+    """Checks until the container ends."""
+    check = one.request.healthcheck
+    assert check is not None
+    live = core.live[one.id]
+    begun = time.monotonic()
+    period = check.start_period / SECOND
+    while not live.ended.is_set():
+        starting = one.state.health == "starting" and time.monotonic() - begun < period
+        interval = (check.start_interval or START_INTERVAL) if starting else check.interval
+        pause = (interval or INTERVAL) / SECOND
+        if starting:
+            pause = min(pause, (check.interval or INTERVAL) / SECOND)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await live.ended.wait()
+                return
+        if one.state.status == "paused":
+            continue
+        await _once(core, one, check, begun)
+
+
+async def _once(core: Core, one: Container, check: HealthConfig, begun: float) -> None:
+    began = now()
+    status, output = await probe(core, one, check)
+    if core.live[one.id].ended.is_set():
+        return
+    state = one.state
+    state.health_log = [
+        *state.health_log[-KEEP_RESULTS + 1 :],
+        {"Start": began, "End": stamp(time.time_ns()), "ExitCode": status, "Output": output},
+    ]
+    before = state.health
+    if status == 0:
+        state.failing_streak = 0
+        state.health = "healthy"
+    elif not (before == "starting" and time.monotonic() - begun < check.start_period / SECOND):
+        state.failing_streak += 1
+        if state.failing_streak >= (check.retries or RETRIES):
+            state.health = "unhealthy"
+    if state.health != before:
+        await core.sync_names()
+        core.emit(one, f"health_status: {state.health}")
+    await core.save(one)
+
+
+async def probe(core: Core, one: Container, check: HealthConfig) -> tuple[int, str]:
+    """Runs the check once: exit status (-1: it took too long or could not run), and its output."""
+    seconds = (check.timeout or TIMEOUT) / SECOND
+    process = Process(
+        argv=program(one, check),
+        env=tuple(one.request.env or []),
+        cwd=one.request.working_dir or "/",
+        user=one.request.user,
+    )
+    output = bytearray()
+    session: ExecSession | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            session = await core.runtime(one).exec(one.id, process)
+            while (piece := await session.read()) is not None:
+                output += piece[1][: max(0, KEEP_OUTPUT - len(output))]
+            status = await session.wait()
+    except TimeoutError:
+        text = bytes(output).decode("utf-8", "replace")
+        if session is not None:
+            with contextlib.suppress(GemelError):
+                await session.kill(9)
+        return -1, f"Health check exceeded timeout ({seconds:g}s): {text}"
+    except GemelError as error:
+        return -1, str(error)
+    finally:
+        if session is not None:
+            await session.close()
+    return status, bytes(output).decode("utf-8", "replace")

@@ -1,0 +1,435 @@
+"""From a create request and an image to what is to run. Pure.
+
+Rules of merging: Docker Engine API v1.47 (ContainerCreate) and dockerd's
+behaviour: an own entrypoint drops the image's command; environment and labels
+are merged by key; volumes and ports are united.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from gemel.engine.records import MountPoint
+from gemel.errors import InvalidInput, Unsupported
+from gemel.model.docker import CreateRequest, HostConfig, MountSpec
+from gemel.model.image import HealthConfig, Image
+from gemel.model.instance import Resources, RuntimeName, Security, Ulimit
+
+CONTAINER_NAMES = {"", "container", "runc", "crun", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux"}
+MICROVM_NAMES = {"microvm", "kata", "kata-runtime", "kata-qemu", "io.containerd.kata.v2"}
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+
+SIGNALS = {
+    "HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "TRAP": 5, "ABRT": 6, "BUS": 7, "FPE": 8, "KILL": 9,
+    "USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14, "TERM": 15, "STKFLT": 16,
+    "CHLD": 17, "CONT": 18, "STOP": 19, "TSTP": 20, "TTIN": 21, "TTOU": 22, "URG": 23, "XCPU": 24,
+    "XFSZ": 25, "VTALRM": 26, "PROF": 27, "WINCH": 28, "IO": 29, "PWR": 30, "SYS": 31,
+    "RTMIN": 34, "RTMAX": 64,
+}  # fmt: skip
+
+
+def signal_number(text: str, default: int = 15) -> int:
+    """``SIGTERM``, ``TERM``, ``15``, ``RTMIN+3`` as a number. Raises InvalidInput."""
+    if not text:
+        return default
+    match = re.match(r"(\d+|[A-Z]+\d?)([+-]\d+)?\Z", text.upper().removeprefix("SIG"))
+    number = 0
+    if match:
+        number = int(match[1]) if match[1].isdigit() else SIGNALS.get(match[1], -100)
+        number += int(match[2] or 0)
+    if not 1 <= number <= 64:
+        raise InvalidInput(f"Invalid signal: {text}")
+    return number
+
+
+def container_name(name: str) -> str:
+    """The name without its leading slash. Raises InvalidInput in Docker's words."""
+    plain = name.removeprefix("/")
+    if not _NAME.match(plain):
+        raise InvalidInput(
+            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )
+    return plain
+
+
+def volume_name(name: str) -> str:
+    """A volume's name, checked. Raises InvalidInput in Docker's words."""
+    if not _VOLUME_NAME.match(name) or len(name) > 255:
+        raise InvalidInput(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, '
+            'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host '
+            "directory, use absolute path"
+        )
+    return name
+
+
+def runtime(name: str) -> RuntimeName:
+    """Which of gemel's runtimes a runtime's name means. Raises InvalidInput."""
+    if name in CONTAINER_NAMES:
+        return RuntimeName.CONTAINER
+    if name in MICROVM_NAMES:
+        return RuntimeName.MICROVM
+    raise InvalidInput(
+        f"unknown or invalid runtime name: {name}",
+        resolution="gemel knows container (runc, crun) and microvm (kata)",
+    )
+
+
+def _words(value: list[str] | str | None) -> list[str] | None:
+    if isinstance(value, str):
+        return shlex.split(value)
+    return value
+
+
+def merge_env(base: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Own values win; ``KEY`` without a value removes it (as dockerd does)."""
+    values: dict[str, str | None] = {}
+    for item in [*base, *own]:
+        key, separator, _ = item.partition("=")
+        if not key:
+            raise InvalidInput(f"invalid environment variable: {item}")
+        values[key] = item if separator else None
+    return [item for item in values.values() if item is not None]
+
+
+def effective(request: CreateRequest, image: Image) -> CreateRequest:
+    """The request with the image's defaults merged in. Raises InvalidInput without a command."""
+    config = image.config
+    entrypoint, cmd = _words(request.entrypoint), _words(request.cmd)
+    if not entrypoint and request.entrypoint is None:
+        entrypoint = config.entrypoint
+        cmd = cmd or config.cmd
+    if entrypoint == [""]:
+        entrypoint = []
+    if not (entrypoint or cmd):
+        raise InvalidInput(
+            "no command specified",
+            details=f"the image {request.image} names no command either",
+        )
+    env = merge_env(config.env or [], request.env or [])
+    if not any(item.startswith("PATH=") for item in env):
+        env.insert(0, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    return msgspec.structs.replace(
+        request,
+        entrypoint=entrypoint,
+        cmd=cmd,
+        env=env,
+        labels={**(config.labels or {}), **(request.labels or {})},
+        exposed_ports={**(config.exposed_ports or {}), **(request.exposed_ports or {})},
+        volumes={**(config.volumes or {}), **(request.volumes or {})},
+        user=request.user or config.user,
+        working_dir=request.working_dir or config.working_dir,
+        stop_signal=request.stop_signal or config.stop_signal,
+        healthcheck=health(request.healthcheck, config.healthcheck),
+        host_config=request.host_config or HostConfig(),
+    )
+
+
+def health(own: HealthConfig | None, base: HealthConfig | None) -> HealthConfig | None:
+    """Own values over the image's; a test of NONE turns the check off."""
+    if own is None:
+        merged = base
+    elif base is None:
+        merged = own
+    else:
+        merged = HealthConfig(
+            test=own.test or base.test,
+            interval=own.interval or base.interval,
+            timeout=own.timeout or base.timeout,
+            retries=own.retries or base.retries,
+            start_period=own.start_period or base.start_period,
+            start_interval=own.start_interval or base.start_interval,
+        )
+    if merged is None or not merged.test or merged.test[0] in ("", "NONE"):
+        return None if merged is None or not merged.test else HealthConfig(test=["NONE"])
+    for value in (merged.interval, merged.timeout, merged.start_period, merged.start_interval):
+        if 0 < value < 1_000_000 or value < 0:
+            raise InvalidInput("a health check's times cannot be less than 1ms")
+    if merged.test[0] not in ("CMD", "CMD-SHELL"):
+        raise InvalidInput(f"unknown type of health check: {merged.test[0]}")
+    return merged
+
+
+def argv(request: CreateRequest) -> list[str]:
+    """The program and its arguments of an effective request."""
+    return [*(_words(request.entrypoint) or []), *(_words(request.cmd) or [])]
+
+
+def resources(host: HostConfig) -> Resources:
+    """Limits (Docker: HostConfig, Resources). Raises InvalidInput."""
+    cpus: float | None = None
+    if host.nano_cpus:
+        cpus = host.nano_cpus / 1e9
+    elif host.cpu_quota > 0:
+        cpus = host.cpu_quota / (host.cpu_period or 100_000)
+    if host.memory and host.memory < 6 << 20:
+        raise InvalidInput("Minimum memory limit allowed is 6MB")
+    if host.memory and host.memory_swap > 0 and host.memory_swap < host.memory:
+        raise InvalidInput("Minimum memoryswap limit should be larger than memory limit, see usage")
+    limits = tuple(Ulimit(name=u.name, soft=u.soft, hard=u.hard) for u in host.ulimits or [])
+    for limit in limits:
+        if limit.hard != -1 and (limit.soft > limit.hard or limit.soft == -1):
+            raise InvalidInput(f"ulimit {limit.name}: soft limit must not exceed hard limit")
+    pids = host.pids_limit if host.pids_limit and host.pids_limit > 0 else None
+    return Resources(
+        memory=host.memory or None,
+        memory_reservation=host.memory_reservation or None,
+        memory_swap=host.memory_swap or None,
+        cpus=cpus,
+        cpu_shares=host.cpu_shares or None,
+        cpuset=host.cpuset_cpus,
+        pids=pids,
+        shm_size=host.shm_size or (64 << 20),
+        oom_score_adj=host.oom_score_adj,
+        oom_kill_disable=bool(host.oom_kill_disable),
+        ulimits=limits,
+    )
+
+
+def security(host: HostConfig) -> Security:
+    """Capabilities, seccomp, no-new-privileges. Raises Unsupported for what is not carried out."""
+    seccomp, no_new_privileges, masked = "default", False, True
+    for option in host.security_opt or []:
+        key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else (
+            option.partition("=")
+        )
+        if key == "seccomp":
+            seccomp = "default" if value in ("", "builtin") else value
+        elif key == "no-new-privileges":
+            no_new_privileges = value in ("", "true")
+        elif key == "systempaths" and value == "unconfined":
+            masked = False
+        elif key == "apparmor" and value in ("", "unconfined", "docker-default"):
+            continue
+        elif key == "label" and value in ("disable", ""):
+            continue
+        else:
+            raise Unsupported(
+                f"security option {option} is not supported",
+                resolution="known are seccomp, no-new-privileges, systempaths=unconfined",
+            )
+    return Security(
+        privileged=host.privileged,
+        cap_add=tuple(_capability(c) for c in host.cap_add or []),
+        cap_drop=tuple(_capability(c) for c in host.cap_drop or []),
+        no_new_privileges=no_new_privileges,
+        seccomp=seccomp,
+        masked_paths=masked and not host.privileged,
+        readonly_rootfs=host.readonly_rootfs,
+    )
+
+
+def _capability(name: str) -> str:
+    upper = name.upper()
+    return upper if upper == "ALL" or upper.startswith("CAP_") else "CAP_" + upper
+
+
+def _absolute(target: str) -> str:
+    if not target.startswith("/"):
+        raise InvalidInput(f"invalid mount path: '{target}' mount path must be absolute")
+    parts: list[str] = []
+    for part in target.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in ("", "."):
+            parts.append(part)
+    if not parts:
+        raise InvalidInput("invalid specification: destination can't be '/'")
+    return "/" + "/".join(parts)
+
+
+def bind(text: str) -> MountPoint:
+    """One of HostConfig.Binds: ``source:target[:options]``. Raises InvalidInput."""
+    parts = text.split(":")
+    if len(parts) == 1:
+        return MountPoint(kind="volume", target=_absolute(parts[0]), anonymous=True)
+    if len(parts) > 3 or not all(parts[:2]):
+        raise InvalidInput(f"invalid volume specification: '{text}'")
+    source, target = parts[0], _absolute(parts[1])
+    options = parts[2].split(",") if len(parts) == 3 else []
+    readonly = "ro" in options
+    for option in options:
+        if option not in (
+            "ro", "rw", "z", "Z", "nocopy", "rprivate", "private", "rslave", "slave", "rshared",
+            "shared", "cached", "delegated", "consistent", "",
+        ):  # fmt: skip
+            raise InvalidInput(f"invalid mode: {parts[2]}", details=f"in '{text}'")
+    if source.startswith("/"):
+        return MountPoint(
+            kind="bind", source=source, target=target, readonly=readonly, create_source=True
+        )
+    return MountPoint(
+        kind="volume",
+        name=volume_name(source),
+        target=target,
+        readonly=readonly,
+        nocopy="nocopy" in options,
+    )
+
+
+def mount(spec: MountSpec) -> MountPoint:
+    """One of HostConfig.Mounts. Raises InvalidInput, Unsupported."""
+    target = _absolute(spec.target)
+    if spec.type == "bind":
+        if not spec.source.startswith("/"):
+            raise InvalidInput(
+                f"invalid mount config for type \"bind\": invalid mount path: '{spec.source}' "
+                "mount path must be absolute"
+            )
+        options = spec.bind_options or {}
+        return MountPoint(
+            kind="bind",
+            source=spec.source,
+            target=target,
+            readonly=spec.read_only,
+            create_source=bool(options.get("CreateMountpoint")),
+        )
+    if spec.type == "volume":
+        options = spec.volume_options or {}
+        return MountPoint(
+            kind="volume",
+            name=volume_name(spec.source) if spec.source else "",
+            anonymous=not spec.source,
+            target=target,
+            readonly=spec.read_only,
+            nocopy=bool(options.get("NoCopy")),
+            subpath=str(options.get("Subpath") or ""),
+        )
+    if spec.type == "tmpfs":
+        options = spec.tmpfs_options or {}
+        return MountPoint(
+            kind="tmpfs",
+            target=target,
+            readonly=spec.read_only,
+            size=options.get("SizeBytes") or None,
+            mode=options.get("Mode"),
+        )
+    raise Unsupported(
+        f"mounts of type {spec.type!r} are not supported",
+        resolution="known are bind, volume and tmpfs",
+    )
+
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def tmpfs(target: str, text: str) -> MountPoint:
+    """One of HostConfig.Tmpfs: ``size=64m,mode=1777``. Raises InvalidInput."""
+    point = MountPoint(kind="tmpfs", target=_absolute(target))
+    for option in filter(None, text.split(",")):
+        key, _, value = option.partition("=")
+        if key == "size":
+            match = re.match(r"(\d+)([kmgt]?)b?\Z", value.lower())
+            if not match:
+                raise InvalidInput(f"invalid tmpfs option {option!r} for {target}")
+            point.size = int(match[1]) * _UNITS[match[2]]
+        elif key == "mode":
+            try:
+                point.mode = int(value, 8)
+            except ValueError:
+                raise InvalidInput(f"invalid tmpfs option {option!r} for {target}") from None
+        elif key == "ro":
+            point.readonly = True
+        elif key in ("rw", "noexec", "exec", "nosuid", "suid", "nodev", "dev", "uid", "gid"):
+            point.options = [*point.options, option]
+        else:
+            raise InvalidInput(f"invalid tmpfs option {option!r} for {target}")
+    return point
+
+
+def mounts(request: CreateRequest, from_others: Sequence[MountPoint]) -> list[MountPoint]:
+    """All mounts of an effective request, by target; explicit ones win over the image's volumes.
+
+    Raises InvalidInput when two explicit ones have one target.
+    """
+    host = request.host_config or HostConfig()
+    explicit = [bind(text) for text in host.binds or []]
+    explicit += [mount(spec) for spec in host.mounts or []]
+    explicit += [tmpfs(target, text) for target, text in (host.tmpfs or {}).items()]
+    result: dict[str, MountPoint] = {}
+    for point in explicit:
+        if point.target in result:
+            raise InvalidInput(f"Duplicate mount point: {point.target}")
+        result[point.target] = point
+    for point in from_others:
+        result.setdefault(point.target, point)
+    for target in request.volumes or {}:
+        clean = _absolute(target)
+        result.setdefault(clean, MountPoint(kind="volume", target=clean, anonymous=True))
+    return sorted(result.values(), key=lambda point: point.target.count("/"))
+
+
+def port(text: str) -> tuple[int, str]:
+    """``80/tcp`` as (80, "tcp"). Raises InvalidInput."""
+    number, _, protocol = text.partition("/")
+    protocol = (protocol or "tcp").lower()
+    if not number.isdigit() or not 0 < int(number) < 65536:
+        raise InvalidInput(f"invalid port specification: {text!r}")
+    if protocol not in ("tcp", "udp"):
+        raise Unsupported(f"publishing {protocol} ports is not supported", f"port {text!r}")
+    return int(number), protocol
+
+
+def wanted_ports(request: CreateRequest) -> list[tuple[str, str, int, str]]:
+    """Published ports: (host ip, host port or "" or range, container port, protocol)."""
+    host = request.host_config or HostConfig()
+    result: list[tuple[str, str, int, str]] = []
+    for text, bindings in (host.port_bindings or {}).items():
+        number, protocol = port(text)
+        result += [(b.host_ip, b.host_port, number, protocol) for b in bindings or []] or [
+            ("", "", number, protocol)
+        ]
+    if host.publish_all_ports:
+        named = {(number, protocol) for _, _, number, protocol in result}
+        for text in request.exposed_ports or {}:
+            number, protocol = port(text)
+            if (number, protocol) not in named:
+                result.append(("", "", number, protocol))
+    return result
+
+
+def check_restart(host: HostConfig) -> None:
+    """Raises InvalidInput for a restart policy that Docker would refuse."""
+    policy = host.restart_policy
+    if policy is None:
+        return
+    if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
+        raise InvalidInput(f"invalid restart policy: unknown policy '{policy.name}'")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidInput(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+        )
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidInput("can't create 'AutoRemove' container with restart policy")
+
+
+def refused(request: CreateRequest) -> list[str]:
+    """Raises Unsupported for what would change behaviour; gives warnings for what is harmless."""
+    host = request.host_config or HostConfig()
+    warnings = []
+    if host.cgroup_parent:
+        warnings.append("CgroupParent is not used: gemel keeps its own control groups")
+    if host.blkio_weight:
+        warnings.append("BlkioWeight is not carried out")
+    if host.userns_mode not in ("", "host"):
+        raise Unsupported(f"user namespace mode {host.userns_mode!r} is not supported")
+    if host.device_requests:
+        raise Unsupported("device requests (GPUs) are not supported")
+    if host.device_cgroup_rules:
+        raise Unsupported("DeviceCgroupRules are not supported", resolution="name the Devices")
+    if host.volume_driver not in ("", "local"):
+        raise Unsupported(f"volume driver {host.volume_driver!r} is not supported")
+    log: Any = host.log_config
+    if log and log.type not in ("", "json-file", "local", "none", "journald", "k8s-file"):
+        raise Unsupported(
+            f"logging driver {log.type!r} is not supported",
+            resolution="use json-file; `gemel logs` reads it",
+        )
+    return warnings

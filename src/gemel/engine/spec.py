@@ -1,0 +1,289 @@
+"""From a container's record to the InstanceSpec that a runtime starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gemel.engine import resolve
+from gemel.engine.core import Core
+from gemel.engine.records import Container
+from gemel.errors import Conflict, Unsupported
+from gemel.host import files
+from gemel.model.docker import HostConfig
+from gemel.model.instance import (
+    Device,
+    GuestFile,
+    InstanceSpec,
+    Interface,
+    Mount,
+    MountKind,
+    Network,
+    Process,
+)
+from gemel.net.resolve import hosts_file, resolv_conf
+
+
+def interfaces(core: Core, one: Container) -> tuple[Interface, ...]:
+    """The network interfaces of a container, in order; the first has the default route."""
+    result = []
+    for n, end in enumerate(sorted(one.endpoints, key=lambda e: e.index)):
+        network = core.networks[end.network_id]
+        result.append(
+            Interface(
+                name=f"eth{end.index}",
+                host=core.net.port_name(one.id, end.index),
+                bridge=network.bridge,
+                mac=end.mac,
+                address=f"{end.address}/{network.subnet.partition('/')[2]}",
+                gateway=network.gateway,
+                mtu=network.mtu,
+                default_route=n == 0,
+            )
+        )
+    return tuple(result)
+
+
+def _other(core: Core, mode: str) -> Container:
+    other = core.container(mode.partition(":")[2])
+    if not other.state.running:
+        raise Conflict(
+            f"cannot join the namespace of container {other.name}: it is not running",
+            resolution=f"start {other.name} first",
+        )
+    return other
+
+
+def network(core: Core, one: Container, namespace: Path | None) -> Network:
+    """The instance's network. namespace: of its own, if it was given one."""
+    mode = (one.request.host_config or HostConfig()).network_mode
+    if mode == "host":
+        return Network(namespace=None)
+    if mode.startswith("container:"):
+        return Network(namespace=Path(f"/proc/{_other(core, mode).state.pid}/ns/net"))
+    return Network(namespace=namespace, interfaces=interfaces(core, one))
+
+
+def hostname(one: Container) -> str:
+    """The host name: as asked for, else the short id."""
+    return one.request.hostname or one.id[:12]
+
+
+def write_files(core: Core, one: Container) -> tuple[GuestFile, ...]:
+    """Writes /etc/hostname, /etc/hosts and /etc/resolv.conf, and gives them back.
+
+    A target that the user mounts something at is left to the user.
+    """
+    host = one.request.host_config or HostConfig()
+    folder = files.folder(core.paths.instance(one.id) / "files", 0o711)
+    ends = sorted(one.endpoints, key=lambda e: e.index)
+    addresses = [end.address for end in ends if end.address]
+    gateways = [core.networks[end.network_id].gateway for end in ends]
+    extra = [_gateway(entry, gateways) for entry in [*(host.extra_hosts or []), *_links(core, one)]]
+    texts = {"hostname": hostname(one) + "\n"}
+    if host.network_mode == "host":
+        texts["hosts"] = _host_text("/etc/hosts")
+        texts["resolv.conf"] = _host_text("/etc/resolv.conf")
+    else:
+        texts["hosts"] = hosts_file(
+            hostname=hostname(one),
+            domainname=one.request.domainname,
+            addresses=addresses,
+            extra_hosts=extra,
+        )
+        texts["resolv.conf"] = resolv_conf(
+            gateways=gateways,
+            dns=host.dns or [],
+            search=host.dns_search or [],
+            options=host.dns_options or [],
+        )
+    taken = {point.target for point in one.mounts}
+    result = []
+    for name, text in texts.items():
+        target = f"/etc/{name}"
+        if target in taken:
+            continue
+        path = folder / name
+        _overwrite(path, text)
+        result.append(GuestFile(target=target, source=path))
+    return tuple(result)
+
+
+def _overwrite(path: Path, text: str) -> None:
+    """Writes in place: a running container has the file bound, so its inode must stay."""
+    if path.exists():
+        if path.read_text() != text:
+            path.write_text(text)
+        return
+    files.write(path, text, mode=0o644)
+
+
+def _host_text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _gateway(entry: str, gateways: list[str]) -> str:
+    host, _, address = entry.partition(":")
+    if address == "host-gateway" and gateways:
+        return f"{host}:{gateways[0]}"
+    return entry
+
+
+def _links(core: Core, one: Container) -> list[str]:
+    """``--link other:alias`` as lines of /etc/hosts (legacy)."""
+    result = []
+    for link in (one.request.host_config or HostConfig()).links or []:
+        name, _, alias = link.partition(":")
+        other = core.container(name)
+        address = next((e.address for e in other.endpoints if e.address), "")
+        if address:
+            result.append(f"{alias.rpartition('/')[2] or other.name}:{address}")
+    return result
+
+
+def mounts(core: Core, one: Container) -> tuple[Mount, ...]:
+    """The container's mounts as a runtime takes them."""
+    result = []
+    for point in one.mounts:
+        if point.kind == "tmpfs":
+            result.append(
+                Mount(
+                    kind=MountKind.TMPFS,
+                    target=point.target,
+                    readonly=point.readonly,
+                    size=point.size,
+                    mode=point.mode,
+                    options=tuple(point.options),
+                )
+            )
+            continue
+        source = Path(point.source)
+        if point.subpath:
+            source = _subpath(source, point.subpath)
+        result.append(
+            Mount(
+                kind=MountKind.BIND,
+                target=point.target,
+                source=source,
+                readonly=point.readonly,
+                volume=point.name,
+            )
+        )
+    return tuple(result)
+
+
+def _subpath(source: Path, sub: str) -> Path:
+    inside = (source / sub).resolve()
+    if not inside.is_relative_to(source.resolve()) or not inside.exists():
+        raise Conflict(f"the volume has no folder {sub!r}", details=f"subpath of {source}")
+    return inside
+
+
+def process(one: Container, size: tuple[int, int] | None = None) -> Process:
+    """The first process of a container."""
+    request = one.request
+    host = request.host_config or HostConfig()
+    env = [f"HOSTNAME={hostname(one)}", *(request.env or [])]
+    if any(item.startswith("HOSTNAME=") for item in request.env or []):
+        env = list(request.env or [])
+    if request.tty and not any(item.startswith("TERM=") for item in env):
+        env.append("TERM=xterm")
+    return Process(
+        argv=tuple(one.argv),
+        env=tuple(env),
+        cwd=request.working_dir or "/",
+        user=request.user,
+        groups=tuple(host.group_add or []),
+        tty=request.tty,
+        stdin=request.open_stdin,
+        size=size,
+        privileged=host.privileged,
+    )
+
+
+def check_capabilities(core: Core, one: Container) -> None:
+    """Raises Unsupported for what the container's runtime cannot do, before anything starts."""
+    able = core.runtime(one).capabilities
+    host = one.request.host_config or HostConfig()
+    shared = [
+        f"{kind}: {mode}"
+        for kind, mode in (("network_mode", host.network_mode), ("pid", host.pid_mode))
+        if mode.startswith("container:") or (mode == "host" and kind != "network_mode")
+    ]
+    problems = []
+    if host.network_mode == "host" and not able.host_network:
+        problems.append("the host's network (network_mode: host)")
+    if shared and not able.shared_namespaces:
+        problems.append(f"namespaces shared with others ({', '.join(shared)})")
+    if host.devices and not able.devices:
+        problems.append("devices of the host")
+    if host.privileged and not able.privileged:
+        problems.append("privileged mode")
+    if problems:
+        raise Unsupported(
+            f"a {one.runtime.value} cannot have {' or '.join(problems)}",
+            details=f"container {one.name}",
+            resolution="leave that out, or run this service as a container",
+        )
+
+
+def build(
+    core: Core, one: Container, *, rootfs: Path | None, namespace: Path | None, write: bool
+) -> InstanceSpec:
+    """The whole specification. write: also write the files of /etc.
+
+    Raises Conflict, NotFound, Unsupported.
+    """
+    host = one.request.host_config or HostConfig()
+    image = core.images.find(one.image_id)
+    live = core.live.get(one.id)
+    pid_mode = host.pid_mode
+    if pid_mode.startswith("container:"):
+        pid_mode = f"/proc/{_other(core, pid_mode).state.pid}/ns/pid"
+    ipc_mode = host.ipc_mode
+    if ipc_mode.startswith("container:"):
+        ipc_mode = f"/proc/{_other(core, ipc_mode).state.pid}/ns/ipc"
+    log_config = (host.log_config.config if host.log_config else None) or {}
+    return InstanceSpec(
+        id=one.id,
+        name=one.name,
+        runtime=one.runtime,
+        image_id=one.image_id,
+        root_image=core.images.disk(image),
+        rootfs=rootfs,
+        layer=core.paths.layer(one.id),
+        process=process(one, live.size if live else None),
+        hostname=hostname(one),
+        domainname=one.request.domainname,
+        mounts=mounts(core, one),
+        files=write_files(core, one) if write else (),
+        resources=resolve.resources(host),
+        security=resolve.security(host),
+        network=network(core, one, namespace) if write else Network(namespace=namespace),
+        devices=tuple(
+            Device(
+                source=d.path_on_host,
+                target=d.path_in_container or d.path_on_host,
+                permissions=d.cgroup_permissions or "rwm",
+            )
+            for d in host.devices or []
+        ),
+        sysctls=tuple((host.sysctls or {}).items()),
+        init=bool(host.init),
+        pid_mode=pid_mode,
+        ipc_mode=ipc_mode if ipc_mode not in ("private", "shareable", "none") else "",
+        stop_signal=resolve.signal_number(one.request.stop_signal),
+        log=core.paths.instance(one.id) / "log",
+        log_size=_size(log_config.get("max-size", "")),
+        labels=tuple((one.request.labels or {}).items()),
+    )
+
+
+def _size(text: str) -> int:
+    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    text = text.lower().rstrip("b")
+    scale = units.get(text[-1:], 1)
+    digits = text.rstrip("kmg")
+    return int(digits) * scale if digits.isdigit() else 0
