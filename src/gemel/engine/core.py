@@ -34,6 +34,10 @@ class Live:
         self.ended = asyncio.Event()
         """Set while no process of it runs; log followers end by it."""
         self.ended.set()
+        self.begun = asyncio.Event()
+        """Set while its process runs."""
+        self.over = asyncio.Event()
+        """Set at the end of the present run; see ``upcoming``."""
         self.settled = asyncio.Event()
         """Set once it has ended and will not be started again by its policy."""
         self.settled.set()
@@ -48,6 +52,18 @@ class Live:
         self.size: tuple[int, int] | None = None
         self.stats: tuple[int, int] | None = None
         """CPU nanoseconds and time of the sample before."""
+
+    def upcoming(self) -> asyncio.Event:
+        """Set at the end of the run that goes on, or, between two, of the next one."""
+        if self.over.is_set():
+            self.over = asyncio.Event()
+        return self.over
+
+    def stopped(self) -> None:
+        """No process of it runs (any more)."""
+        self.begun.clear()
+        self.ended.set()
+        self.over.set()
 
 
 class Coalesced:

@@ -69,6 +69,7 @@ class Lifecycle:
                 one.state.finished_at = now()
             await self.core.save(one)
             live.settled.set()
+            live.stopped()
             raise
         one.state.error = ""
         await self.core.save(one)
@@ -88,6 +89,7 @@ class Lifecycle:
             undo.callback(setattr, one.state, "status", "exited")
             undo.push_async_callback(self._forget_names, one)
             live.ended.clear()
+            live.upcoming()
             undo.callback(live.ended.set)
             await runtime.create(full)
             one.state.started_at = now()
@@ -102,6 +104,7 @@ class Lifecycle:
             one.state.finished_at = "0001-01-01T00:00:00Z"
             live.started = time.monotonic()
             live.settled.clear()
+            live.begun.set()
             undo.pop_all()
 
     async def _forget_names(self, one: Container) -> None:
@@ -155,7 +158,7 @@ class Lifecycle:
         state.status = "restarting" if again else "exited"
         state.health = ""
         await self._release(one)
-        live.ended.set()
+        live.stopped()
         for future in live.exits:
             if not future.done():
                 future.set_result(exit.status)
@@ -341,6 +344,7 @@ class Lifecycle:
             await _remove_folder(core.paths.instance(one.id))
         core.emit(one, "destroy")
         live.settled.set()
+        live.stopped()
         live.gone.set()
         if volumes:
             await self._remove_anonymous(one)
@@ -367,6 +371,7 @@ class Lifecycle:
         if state.status in ("running", "paused"):
             full = self._adopted_spec(one)
             live.ended.clear()
+            live.begun.set()
             live.settled.clear()
             live.started = time.monotonic() - max(0.0, time.time() - parse_stamp(state.started_at))
             alive = await self.core.runtime(one).adopt(full)

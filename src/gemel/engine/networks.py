@@ -1,0 +1,327 @@
+"""Networks (facade.Networks)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+
+
+
+from gemel.engine import filters, spec
+from gemel.engine.core import Core
+from gemel.engine.facade import Filters, Json
+from gemel.engine.records import Container, now
+from gemel.errors import Conflict, InvalidInput, NotFound, Unsupported
+from gemel.model.docker import EndpointSettings, NetworkCreate
+from gemel.model.network import NetworkInfo
+
+DEFAULT = "bridge"
+PREDEFINED = ("host", "none")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+
+
+async def default_network(core: Core) -> NetworkInfo:
+    """The network of containers that name none; made at its first use."""
+    for network in core.networks.values():
+        if network.name == DEFAULT:
+            return network
+    return await _make(core, NetworkCreate(name=DEFAULT))
+
+
+async def _make(core: Core, request: NetworkCreate) -> NetworkInfo:
+    pool = (request.ipam.config or [None])[0] if request.ipam and request.ipam.config else None
+    if pool and pool.subnet:
+        subnet, gateway = _checked_pool(pool.subnet, pool.gateway)
+        _no_overlap(core, subnet)
+    else:
+        subnet, gateway = core.net.allocate_subnet(list(core.networks.values()))
+    id = secrets.token_hex(32)
+    options = request.options or {}
+    mtu = options.get("com.docker.network.driver.mtu", "1500")
+    if not mtu.isdigit() or not 576 <= int(mtu) <= 65535:
+        raise InvalidInput(f"invalid MTU: {mtu}")
+    info = NetworkInfo(
+        id=id,
+        name=request.name,
+        bridge=core.net.bridge_name(id),
+        subnet=subnet,
+        gateway=gateway,
+        ip_range=(pool.ip_range if pool else "") or "",
+        internal=request.internal,
+        attachable=request.attachable,
+        mtu=int(mtu),
+        labels=request.labels or {},
+        options=options,
+        aux=(pool.auxiliary_addresses if pool else None) or {},
+        created=now(),
+    )
+    core.networks[id] = info  # its range is taken from here on
+    try:
+        await core.net.create_network(info)
+        await core.store.put("network", id, info)
+    except BaseException:
+        core.networks.pop(id, None)
+        raise
+    core.events.emit("network", "create", id, {"name": info.name, "type": "bridge"})
+    return info
+
+
+def _checked_pool(subnet: str, gateway: str) -> tuple[str, str]:
+    try:
+        network = ipaddress.ip_network(subnet, strict=False)
+        if network.version != 4:
+            raise Unsupported(
+                f"IPv6 subnets are not supported: {subnet}", resolution="leave enable_ipv6 out"
+            )
+        first = ipaddress.ip_address(gateway) if gateway else network[1]
+    except (ValueError, IndexError) as error:
+        raise InvalidInput(f"invalid subnet or gateway: {subnet} {gateway}", str(error)) from error
+    if first not in network:
+        raise InvalidInput(f"the gateway {gateway} is not within {subnet}")
+    if network.prefixlen > 30:
+        raise InvalidInput(f"the subnet {subnet} is too small", resolution="use a /30 or larger")
+    return str(network), str(first)
+
+
+def _no_overlap(core: Core, subnet: str) -> None:
+    wanted = ipaddress.IPv4Network(subnet)
+    for other in core.networks.values():
+        if wanted.overlaps(ipaddress.IPv4Network(other.subnet)):
+            raise Conflict(
+                "Pool overlaps with other one on this address space",
+                details=f"{subnet} overlaps {other.subnet} of network {other.name}",
+            )
+
+
+class Networks:
+    """See facade.Networks."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    def _members(self, network: NetworkInfo) -> list[tuple[Container, Json]]:
+        result = []
+        prefix = network.subnet.partition("/")[2]
+        for one in self.core.containers.values():
+            for end in one.endpoints:
+                if end.network_id == network.id and one.state.running:
+                    shown = {
+                        "Name": one.name,
+                        "EndpointID": end.endpoint_id,
+                        "MacAddress": end.mac,
+                        "IPv4Address": f"{end.address}/{prefix}",
+                        "IPv6Address": "",
+                    }
+                    result.append((one, shown))
+        return result
+
+    def _shown(self, network: NetworkInfo, members: bool) -> Json:
+        config: Json = {"Subnet": network.subnet, "Gateway": network.gateway}
+        if network.ip_range:
+            config["IPRange"] = network.ip_range
+        if network.aux:
+            config["AuxiliaryAddresses"] = network.aux
+        listed = {one.id: shown for one, shown in self._members(network)} if members else {}
+        return {
+            "Name": network.name,
+            "Id": network.id,
+            "Created": network.created,
+            "Scope": "local",
+            "Driver": network.driver,
+            "EnableIPv6": False,
+            "IPAM": {"Driver": "default", "Options": None, "Config": [config]},
+            "Internal": network.internal,
+            "Attachable": network.attachable,
+            "Ingress": False,
+            "ConfigFrom": {"Network": ""},
+            "ConfigOnly": False,
+            "Containers": listed,
+            "Options": network.options,
+            "Labels": network.labels,
+        }
+
+    def _predefined(self, name: str) -> Json:
+        return {
+            "Name": name,
+            "Id": name.ljust(64, "0"),
+            "Created": "0001-01-01T00:00:00Z",
+            "Scope": "local",
+            "Driver": "host" if name == "host" else "null",
+            "EnableIPv6": False,
+            "IPAM": {"Driver": "default", "Options": None, "Config": []},
+            "Internal": False,
+            "Attachable": False,
+            "Ingress": False,
+            "ConfigFrom": {"Network": ""},
+            "ConfigOnly": False,
+            "Containers": {},
+            "Options": {},
+            "Labels": {},
+        }
+
+    async def list(self, wanted: Filters) -> list[Json]:
+        """GET /networks."""
+        filters.known(wanted, {"name", "id", "label", "driver", "type", "scope", "dangling"})
+        await default_network(self.core)
+        shown = [self._shown(n, members=False) for n in self.core.networks.values()]
+        shown += [self._predefined(name) for name in PREDEFINED]
+        return [one for one in shown if self._passes(one, wanted)]
+
+    def _passes(self, one: Json, wanted: Filters) -> bool:
+        checks = {
+            "name": lambda v: filters.name([one["Name"]], v),
+            "id": lambda v: any(one["Id"].startswith(x) for x in v),
+            "label": lambda v: filters.labels(one["Labels"], v),
+            "driver": lambda v: one["Driver"] in v,
+            "scope": lambda v: one["Scope"] in v,
+            "type": lambda v: ("builtin" in v) == (one["Name"] in (*PREDEFINED, DEFAULT)),
+            "dangling": lambda v: (v[0].lower() in ("true", "1")) != bool(self._used(one["Id"])),
+        }
+        return all(checks[key](values) for key, values in wanted.items())
+
+    def _used(self, id: str) -> list[str]:
+        return [
+            c.name
+            for c in self.core.containers.values()
+            if any(end.network_id == id for end in c.endpoints)
+        ]
+
+    async def _find(self, ref: str) -> NetworkInfo:
+        return await default_network(self.core) if ref == DEFAULT else self.core.network(ref)
+
+    async def inspect(self, ref: str) -> Json:
+        """GET /networks/ID."""
+        if ref in PREDEFINED:
+            return self._predefined(ref)
+        return self._shown(await self._find(ref), members=True)
+
+    async def create(self, request: NetworkCreate) -> Json:
+        """POST /networks/create. Raises Conflict for a name that is taken."""
+        if not _NAME.match(request.name):
+            raise InvalidInput(f"invalid network name: {request.name!r}")
+        if request.driver not in ("", "bridge"):
+            raise NotFound(
+                f"could not find plugin {request.driver} in v1 plugin registry: plugin not found",
+                resolution="gemel has the driver bridge",
+            )
+        if request.enable_ipv6:
+            raise Unsupported("IPv6 networks are not supported", resolution="leave enable_ipv6 out")
+        taken = {n.name for n in self.core.networks.values()} | {DEFAULT, *PREDEFINED}
+        if request.name in taken:
+            raise Conflict(f"network with name {request.name} already exists")
+        info = await _make(self.core, request)
+        return {"Id": info.id, "Warning": ""}
+
+    async def remove(self, ref: str) -> None:
+        """DELETE /networks/ID. Raises Conflict while running containers are on it."""
+        if ref in (*PREDEFINED, DEFAULT):
+            raise Conflict(f"{ref} is a pre-defined network and cannot be removed")
+        network = self.core.network(ref)
+        active = [one.name for one, _ in self._members(network)]
+        if active:
+            raise Conflict(
+                f"error while removing network: network {network.name} has active endpoints "
+                f"(names: {', '.join(active)})"
+            )
+        await self.core.net.remove_network(network)
+        del self.core.networks[network.id]
+        await self.core.store.delete("network", [network.id])
+        for one in self.core.containers.values():
+            kept = [end for end in one.endpoints if end.network_id != network.id]
+            if len(kept) != len(one.endpoints):
+                one.endpoints = kept
+                await self.core.save(one)
+        self.core.events.emit(
+            "network", "destroy", network.id, {"name": network.name, "type": "bridge"}
+        )
+
+    async def connect(self, ref: str, container: str, settings: EndpointSettings) -> None:
+        """Puts a container on one more network, also while it runs."""
+        from gemel.engine.creation import place
+
+        core = self.core
+        network = await self._find(ref)
+        one = core.container(container)
+        async with core.locked(one):
+            if any(end.network_id == network.id for end in one.endpoints):
+                raise Conflict(
+                    f"endpoint with name {one.name} already exists in network {network.name}"
+                )
+            mode = one.request.host_config.network_mode if one.request.host_config else ""
+            if mode in ("host", "none") or mode.startswith("container:"):
+                raise Conflict(f"container {one.name} has network mode {mode}: it has no networks")
+            running = one.state.running
+            if running and not core.runtime(one).capabilities.shares_kernel:
+                raise Unsupported(
+                    "a running micro VM cannot be put on another network",
+                    resolution=f"stop {one.name}, connect it, and start it again",
+                )
+            index = max((end.index for end in one.endpoints), default=-1) + 1
+            end = place(core, one, network, settings, index)
+            one.endpoints = [*one.endpoints, end]
+            core.promised.discard((network.id, end.address))
+            if running:
+                try:
+                    interface = spec.interfaces(core, one)[-1]
+                    await core.net.connect(one.id, core.paths.netns(one.id), interface)
+                except BaseException:
+                    one.endpoints = [e for e in one.endpoints if e is not end]
+                    raise
+            await core.save(one)
+        await core.sync_names()
+        core.events.emit(
+            "network", "connect", network.id, {"name": network.name, "container": one.id}
+        )
+
+    async def disconnect(self, ref: str, container: str, force: bool) -> None:
+        """Takes a container off a network, also while it runs."""
+        core = self.core
+        network = await self._find(ref)
+        try:
+            one = core.container(container)
+        except NotFound:
+            if force:
+                return
+            raise
+        async with core.locked(one):
+            end = next((e for e in one.endpoints if e.network_id == network.id), None)
+            if end is None:
+                raise Conflict(
+                    f"container {one.name} is not connected to network {network.name}"
+                )
+            if one.state.running:
+                if not core.runtime(one).capabilities.shares_kernel:
+                    raise Unsupported("a running micro VM cannot be taken off a network")
+                pairs = zip(
+                    sorted(one.endpoints, key=lambda e: e.index),
+                    spec.interfaces(core, one),
+                    strict=True,
+                )
+                interface = next(i for e, i in pairs if e is end)
+                await core.net.disconnect(one.id, core.paths.netns(one.id), interface)
+            one.endpoints = [e for e in one.endpoints if e is not end]
+            await core.save(one)
+        await core.sync_names()
+        if one.bindings:
+            await core.sync_ports()
+        core.events.emit(
+            "network", "disconnect", network.id, {"name": network.name, "container": one.id}
+        )
+
+    async def prune(self, wanted: Filters) -> Json:
+        """Removes networks that no container has."""
+        filters.known(wanted, {"label", "label!", "until"})
+        removed = []
+        for network in list(self.core.networks.values()):
+            if network.name == DEFAULT or self._used(network.id):
+                continue
+            if not filters.labels(network.labels, wanted.get("label", [])):
+                continue
+            if any(filters.labels(network.labels, [w]) for w in wanted.get("label!", [])):
+                continue
+            await self.remove(network.id)
+            removed.append(network.name)
+        return {"NetworksDeleted": removed or None}
+
+
