@@ -44,7 +44,8 @@ def _joined(
 ) -> list[tuple[int, bytes]]:
     """Lines of one stream that follow each other, in one piece."""
     result: list[tuple[int, bytes]] = []
-    stream, parts, size = 0, [], 0
+    parts: list[bytes] = []
+    stream, size = 0, 0
     for line in batch:
         if parts and (line.stream != stream or size >= PIECE):
             result.append((stream, b"".join(parts)))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 
 from gemel.engine import attaching, creation, filters, inspect, resolve, spec, stats
 from gemel.engine.core import Core, Live
-from gemel.engine.facade import Attached, Filters, Json, LogQuery
+from gemel.engine.facade import Attached, Filters, Json, Jsons, LogQuery
 from gemel.engine.lifecycle import Lifecycle
 from gemel.engine.records import Container, parse_stamp
-from gemel.errors import Conflict, GemelError, InvalidInput, NotFound, NotModified
-from gemel.model.docker import CreateRequest, HostConfig, RestartPolicy
+from gemel.errors import Conflict, GemelError, InvalidInput
+from gemel.model.docker import CreateRequest, HostConfig
 from gemel.model.instance import InstanceSpec
 from gemel.runtime.base import PathStat
 
@@ -59,7 +58,7 @@ class Containers:
             raise Conflict(f'Conflict. The container name "/{name}" is being created already')
         self._names.add(name)
 
-    async def list(self, all: bool, limit: int, size: bool, wanted: Filters) -> list[Json]:
+    async def list(self, all: bool, limit: int, size: bool, wanted: Filters) -> Jsons:
         """GET /containers/json."""
         filters.known(wanted, filters.CONTAINER_FILTERS)
         core = self.core
@@ -149,15 +148,15 @@ class Containers:
         return _waited(one)
 
     async def _next_exit(self, one: Container, live: Live, future: asyncio.Future[int]) -> Json:
-        gone = asyncio.ensure_future(live.gone.wait())
         try:
-            await asyncio.wait([future, gone], return_when=asyncio.FIRST_COMPLETED)
+            await future
         finally:
-            gone.cancel()
             live.exits.discard(future)
         return _waited(one)
 
-    async def logs(self, ref: str, query: LogQuery) -> tuple[bool, AsyncIterator[tuple[int, bytes]]]:
+    async def logs(
+        self, ref: str, query: LogQuery
+    ) -> tuple[bool, AsyncIterator[tuple[int, bytes]]]:
         """See facade.Containers.logs."""
         one = self.core.container(ref)
         if not (query.stdout or query.stderr):
@@ -276,5 +275,3 @@ def _until(wanted: Filters) -> float:
     if not at:
         raise InvalidInput(f"invalid time in the filter until={text}")
     return at
-
-

@@ -1,4 +1,4 @@
-"""Making a container's record: image, command, mounts, networks, checked before anything is kept."""
+"""Making a container's record, everything checked before anything is kept."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from gemel.model.instance import RuntimeName
 from gemel.model.network import NetworkInfo
 
 _ADJECTIVES = (
-    "able amber bold brave bright brisk calm clever cosy crisp deft eager fair fleet fond glad "
-    "keen kind lively lucid merry mild neat noble proud quick quiet rapid sharp sleek sound spry "
-    "stout sunny swift tidy vivid warm wise witty"
-).split()
+    "able", "amber", "bold", "brave", "bright", "brisk", "calm", "clever", "cosy", "crisp",
+    "deft", "eager", "fair", "fleet", "fond", "glad", "keen", "kind", "lively", "lucid", "merry",
+    "mild", "neat", "noble", "proud", "quick", "quiet", "rapid", "sharp", "sleek", "sound",
+    "spry", "stout", "sunny", "swift", "tidy", "vivid", "warm", "wise", "witty",
+)  # fmt: skip
 _NAMES = (
-    "badger beaver bison crane curlew dingo eagle egret falcon ferret finch gecko heron hornet "
-    "ibex jackal kestrel koala lemur lynx marten marmot newt ocelot osprey otter panda petrel "
-    "plover puffin quail raven robin salmon seal shrike stoat swallow tapir tern toucan viper"
-).split()
+    "badger", "beaver", "bison", "crane", "curlew", "dingo", "eagle", "egret", "falcon", "ferret",
+    "finch", "gecko", "heron", "hornet", "ibex", "jackal", "kestrel", "koala", "lemur", "lynx",
+    "marten", "marmot", "newt", "ocelot", "osprey", "otter", "panda", "petrel", "plover",
+    "puffin", "quail", "raven", "robin", "salmon", "seal", "shrike", "stoat", "swallow", "tapir",
+    "tern", "toucan", "viper",
+)  # fmt: skip
 
 
 def random_name() -> str:
@@ -151,9 +154,11 @@ async def endpoints(core: Core, one: Container) -> list[EndpointRecord]:
     if mode.startswith("container:"):
         core.container(mode.partition(":")[2])
         return []
-    config = (one.request.networking_config.endpoints_config or {}) if (
-        one.request.networking_config
-    ) else {}
+    config = (
+        (one.request.networking_config.endpoints_config or {})
+        if (one.request.networking_config)
+        else {}
+    )
     wanted: dict[str, EndpointSettings] = {}
     if mode in ("", "default", "bridge"):
         first = await default_network(core)
@@ -247,4 +252,3 @@ def updated_host(host: HostConfig, body: Json) -> HostConfig:
 def limits(host: HostConfig) -> tuple[object, ...]:
     """What of a host configuration is a limit."""
     return tuple(getattr(host, field) for field in sorted(set(_UPDATABLE.values())))
-

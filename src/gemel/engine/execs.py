@@ -85,7 +85,9 @@ class Execs:
             env=tuple(env),
             cwd=request.working_dir or one.request.working_dir or "/",
             user=request.user or one.request.user,
-            groups=tuple((one.request.host_config.group_add or []) if one.request.host_config else ()),
+            groups=tuple(
+                (one.request.host_config.group_add or []) if one.request.host_config else ()
+            ),
             tty=tty,
             stdin=request.attach_stdin,
             size=exec.size,

@@ -61,7 +61,9 @@ def container(one: Container, wanted: Filters, ancestors: set[str]) -> bool:
             e.network_name in v or any(e.network_id.startswith(x) for x in v) for e in one.endpoints
         ),
         "volume": lambda v: any(m.name in v or m.target in v or m.source in v for m in one.mounts),
-        "publish": lambda v: any(_port(x, b.host_port, b.protocol) for x in v for b in one.bindings),
+        "publish": lambda v: any(
+            _port(x, b.host_port, b.protocol) for x in v for b in one.bindings
+        ),
         "expose": lambda v: any(
             _port(x, int(p.split("/")[0]), p.partition("/")[2] or "tcp")
             for x in v

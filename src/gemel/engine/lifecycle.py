@@ -346,6 +346,9 @@ class Lifecycle:
         live.settled.set()
         live.stopped()
         live.gone.set()
+        for future in live.exits:
+            if not future.done():
+                future.set_result(one.state.exit_code)
         if volumes:
             await self._remove_anonymous(one)
 

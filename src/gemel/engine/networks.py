@@ -6,11 +6,9 @@ import ipaddress
 import re
 import secrets
 
-
-
 from gemel.engine import filters, spec
 from gemel.engine.core import Core
-from gemel.engine.facade import Filters, Json
+from gemel.engine.facade import Filters, Json, Jsons
 from gemel.engine.records import Container, now
 from gemel.errors import Conflict, InvalidInput, NotFound, Unsupported
 from gemel.model.docker import EndpointSettings, NetworkCreate
@@ -30,7 +28,8 @@ async def default_network(core: Core) -> NetworkInfo:
 
 
 async def _make(core: Core, request: NetworkCreate) -> NetworkInfo:
-    pool = (request.ipam.config or [None])[0] if request.ipam and request.ipam.config else None
+    pools = (request.ipam.config if request.ipam else None) or []
+    pool = pools[0] if pools else None
     if pool and pool.subnet:
         subnet, gateway = _checked_pool(pool.subnet, pool.gateway)
         _no_overlap(core, subnet)
@@ -92,6 +91,9 @@ def _no_overlap(core: Core, subnet: str) -> None:
                 "Pool overlaps with other one on this address space",
                 details=f"{subnet} overlaps {other.subnet} of network {other.name}",
             )
+
+
+Names = list[str]
 
 
 class Networks:
@@ -160,7 +162,7 @@ class Networks:
             "Labels": {},
         }
 
-    async def list(self, wanted: Filters) -> list[Json]:
+    async def list(self, wanted: Filters) -> Jsons:
         """GET /networks."""
         filters.known(wanted, {"name", "id", "label", "driver", "type", "scope", "dangling"})
         await default_network(self.core)
@@ -287,9 +289,7 @@ class Networks:
         async with core.locked(one):
             end = next((e for e in one.endpoints if e.network_id == network.id), None)
             if end is None:
-                raise Conflict(
-                    f"container {one.name} is not connected to network {network.name}"
-                )
+                raise Conflict(f"container {one.name} is not connected to network {network.name}")
             if one.state.running:
                 if not core.runtime(one).capabilities.shares_kernel:
                     raise Unsupported("a running micro VM cannot be taken off a network")
@@ -312,7 +312,7 @@ class Networks:
     async def prune(self, wanted: Filters) -> Json:
         """Removes networks that no container has."""
         filters.known(wanted, {"label", "label!", "until"})
-        removed = []
+        removed: Names = []
         for network in list(self.core.networks.values()):
             if network.name == DEFAULT or self._used(network.id):
                 continue
@@ -323,5 +323,3 @@ class Networks:
             await self.remove(network.id)
             removed.append(network.name)
         return {"NetworksDeleted": removed or None}
-
-

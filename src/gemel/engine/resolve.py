@@ -20,7 +20,14 @@ from gemel.model.docker import CreateRequest, HostConfig, MountSpec
 from gemel.model.image import HealthConfig, Image
 from gemel.model.instance import Resources, RuntimeName, Security, Ulimit
 
-CONTAINER_NAMES = {"", "container", "runc", "crun", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux"}
+CONTAINER_NAMES = {
+    "",
+    "container",
+    "runc",
+    "crun",
+    "io.containerd.runc.v2",
+    "io.containerd.runtime.v1.linux",
+}
 MICROVM_NAMES = {"microvm", "kata", "kata-runtime", "kata-qemu", "io.containerd.kata.v2"}
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
@@ -193,12 +200,23 @@ def resources(host: HostConfig) -> Resources:
     )
 
 
+_HARMLESS_OPTIONS = {
+    ("apparmor", ""),
+    ("apparmor", "unconfined"),
+    ("apparmor", "docker-default"),
+    ("label", ""),
+    ("label", "disable"),
+}
+
+
 def security(host: HostConfig) -> Security:
     """Capabilities, seccomp, no-new-privileges. Raises Unsupported for what is not carried out."""
     seccomp, no_new_privileges, masked = "default", False, True
     for option in host.security_opt or []:
-        key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else (
-            option.partition("=")
+        key, _, value = (
+            option.replace(":", "=", 1).partition("=")
+            if "=" not in option
+            else (option.partition("="))
         )
         if key == "seccomp":
             seccomp = "default" if value in ("", "builtin") else value
@@ -206,9 +224,7 @@ def security(host: HostConfig) -> Security:
             no_new_privileges = value in ("", "true")
         elif key == "systempaths" and value == "unconfined":
             masked = False
-        elif key == "apparmor" and value in ("", "unconfined", "docker-default"):
-            continue
-        elif key == "label" and value in ("disable", ""):
+        elif (key, value) in _HARMLESS_OPTIONS:
             continue
         else:
             raise Unsupported(

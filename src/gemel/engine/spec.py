@@ -20,7 +20,7 @@ from gemel.model.instance import (
     Network,
     Process,
 )
-from gemel.net.resolve import hosts_file, resolv_conf
+from gemel.net.resolv import hosts_file, resolv_conf
 
 
 def interfaces(core: Core, one: Container) -> tuple[Interface, ...]:

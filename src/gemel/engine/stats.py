@@ -59,7 +59,10 @@ async def sample(core: Core, one: Container) -> Json:
         "id": one.id,
         "name": f"/{one.name}",
         "num_procs": 0,
-        "pids_stats": {"current": usage.pids, **({"limit": usage.pids_limit} if usage.pids_limit else {})},
+        "pids_stats": {
+            "current": usage.pids,
+            **({"limit": usage.pids_limit} if usage.pids_limit else {}),
+        },
         "cpu_stats": _cpu(usage, usage.cpu_ns, host),
         "precpu_stats": _cpu(usage, before[0], before[1]),
         "memory_stats": {

@@ -100,9 +100,7 @@ class Volumes:
         self.core = core
 
     def _users(self, name: str) -> list[Container]:
-        return [
-            c for c in self.core.containers.values() if any(m.name == name for m in c.mounts)
-        ]
+        return [c for c in self.core.containers.values() if any(m.name == name for m in c.mounts)]
 
     def _shown(self, volume: Volume) -> Json:
         return {

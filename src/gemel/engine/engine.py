@@ -1,0 +1,117 @@
+"""The engine, put together: opens its state, takes up what runs, offers itself to the API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from gemel.engine.containers import Containers
+from gemel.engine.core import Core, Live
+from gemel.engine.execs import Execs
+from gemel.engine.images import Images
+from gemel.engine.lifecycle import Lifecycle
+from gemel.engine.networks import Networks
+from gemel.engine.records import Container, Volume
+from gemel.engine.system import System
+from gemel.engine.volumes import Volumes
+from gemel.errors import GemelError
+from gemel.host import files
+from gemel.image.store import ImageStore
+from gemel.model.docker import HostConfig, RestartPolicy
+from gemel.model.instance import RuntimeName
+from gemel.model.network import NetworkInfo
+from gemel.model.paths import Paths
+from gemel.net.manager import NetworkManager
+from gemel.runtime.base import Runtime
+from gemel.runtime.container.runtime import ContainerRuntime
+from gemel.runtime.microvm.runtime import MicroVmRuntime
+
+log = logging.getLogger("gemel.engine")
+
+
+class Engine:
+    """See facade.Engine. ``stopped`` is set when a client asked the engine to end."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.stopped = asyncio.Event()
+        self.lifecycle = Lifecycle(core)
+        self.containers = Containers(core, self.lifecycle)
+        self.execs = Execs(core)
+        self.images = Images(core)
+        self.networks = Networks(core)
+        self.volumes = Volumes(core)
+        self.system = System(core, self.stopped.set)
+
+    @classmethod
+    async def open(cls, paths: Paths) -> Engine:
+        """Starts the engine: reads its state and takes up what an earlier one left running.
+
+        Raises GemelError if a part of the host that it needs is missing.
+        """
+        files.folder(paths.root, 0o711)
+        files.folder(paths.run, 0o711)
+        runtimes: dict[RuntimeName, Runtime] = {
+            RuntimeName.CONTAINER: ContainerRuntime(paths),
+            RuntimeName.MICROVM: MicroVmRuntime(paths),
+        }
+        users: list[Core] = []
+        images = ImageStore(paths, in_use=lambda id: users[0].users_of_image(id) if users else [])
+        allow = os.environ.get("GEMEL_ALLOW_PRIVATE", "") in ("1", "true")
+        core = Core(paths, images, NetworkManager(paths, allow_private=allow), runtimes)
+        users.append(core)
+        engine = cls(core)
+        await core.store.open()
+        await core.images.prepare()
+        for runtime in runtimes.values():
+            await runtime.prepare()
+        await engine._load()
+        await core.net.prepare(list(core.networks.values()), core.endpoints(), core.published())
+        await engine._adopt()
+        return engine
+
+    async def _load(self) -> None:
+        core = self.core
+        for network in await core.store.all("network", NetworkInfo):
+            core.networks[network.id] = network
+        for volume in await core.store.all("volume", Volume):
+            core.volumes[volume.name] = volume
+        for one in await core.store.all("container", Container):
+            core.containers[one.id] = one
+            core.live[one.id] = Live()
+
+    async def _adopt(self) -> None:
+        core = self.core
+        was_up = list(core.containers.values())
+        for one in was_up:
+            try:
+                await self.lifecycle.adopt(one)
+            except GemelError as error:
+                log.warning("taking up %s: %s", one.name, error)
+        for one in was_up:
+            policy = (one.request.host_config or HostConfig()).restart_policy or RestartPolicy()
+            due = policy.name == "always" or (
+                policy.name == "unless-stopped" and not one.state.stopped_by_user
+            )
+            if due and one.state.status == "exited":
+                core.spawn(one, self._start_again(one), "start by restart policy")
+
+    async def _start_again(self, one: Container) -> None:
+        await self.lifecycle.start(one)
+
+    @property
+    def busy(self) -> bool:
+        """Whether instances run that outlive the engine."""
+        return any(c.state.running for c in self.core.containers.values())
+
+    async def close(self) -> None:
+        """Ends the engine; instances go on running."""
+        core = self.core
+        left = self.busy
+        await core.close_tasks()
+        for runtime in core.runtimes.values():
+            await runtime.close()
+        await core.net.close(left)
+        await core.images.close()
+        await core.store.close()
