@@ -211,6 +211,7 @@ class Core:
             if not one.state.running:
                 continue
             ready = one.state.health in ("", "healthy")
+            host = one.request.host_config
             for end in one.endpoints:
                 names = [one.name, one.id[:12], *(end.settings.aliases or [])]
                 names += [one.request.hostname] if one.request.hostname else []
@@ -222,6 +223,7 @@ class Core:
                         mac=end.mac,
                         names=tuple(dict.fromkeys(names)),
                         ready=ready,
+                        dns=tuple(host.dns or []) if host else (),
                     )
                 )
         return result

@@ -152,5 +152,5 @@ async def _network(core: Core) -> list[Json]:
     subnet, _ = core.net.allocate_subnet(list(core.networks.values()))
     result = [_check("addresses", OK, f"the next network gets {subnet}")]
     for finding in await core.net.findings():
-        result.append(_check("firewall", WARNING, str(finding)))
+        result.append(_check(finding.name, finding.status, finding.details, finding.resolution))
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
 
@@ -31,8 +30,9 @@ async def _make(core: Core, request: NetworkCreate) -> NetworkInfo:
     pools = (request.ipam.config if request.ipam else None) or []
     pool = pools[0] if pools else None
     if pool and pool.subnet:
-        subnet, gateway = _checked_pool(pool.subnet, pool.gateway)
-        _no_overlap(core, subnet)
+        subnet, gateway = core.net.check_subnet(
+            pool.subnet, pool.gateway, pool.ip_range, list(core.networks.values())
+        )
     else:
         subnet, gateway = core.net.allocate_subnet(list(core.networks.values()))
     id = secrets.token_hex(32)
@@ -64,33 +64,6 @@ async def _make(core: Core, request: NetworkCreate) -> NetworkInfo:
         raise
     core.events.emit("network", "create", id, {"name": info.name, "type": "bridge"})
     return info
-
-
-def _checked_pool(subnet: str, gateway: str) -> tuple[str, str]:
-    try:
-        network = ipaddress.ip_network(subnet, strict=False)
-        if network.version != 4:
-            raise Unsupported(
-                f"IPv6 subnets are not supported: {subnet}", resolution="leave enable_ipv6 out"
-            )
-        first = ipaddress.ip_address(gateway) if gateway else network[1]
-    except (ValueError, IndexError) as error:
-        raise InvalidInput(f"invalid subnet or gateway: {subnet} {gateway}", str(error)) from error
-    if first not in network:
-        raise InvalidInput(f"the gateway {gateway} is not within {subnet}")
-    if network.prefixlen > 30:
-        raise InvalidInput(f"the subnet {subnet} is too small", resolution="use a /30 or larger")
-    return str(network), str(first)
-
-
-def _no_overlap(core: Core, subnet: str) -> None:
-    wanted = ipaddress.IPv4Network(subnet)
-    for other in core.networks.values():
-        if wanted.overlaps(ipaddress.IPv4Network(other.subnet)):
-            raise Conflict(
-                "Pool overlaps with other one on this address space",
-                details=f"{subnet} overlaps {other.subnet} of network {other.name}",
-            )
 
 
 Names = list[str]
@@ -182,7 +155,7 @@ class Networks:
         }
         return all(checks[key](values) for key, values in wanted.items())
 
-    def _used(self, id: str) -> list[str]:
+    def _used(self, id: str) -> Names:
         return [
             c.name
             for c in self.core.containers.values()
