@@ -10,12 +10,16 @@ import fcntl
 import os
 import socket
 import struct
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from gemel.host import mounts
+from tests import leaks
+from tests.engine import STARTED
 
 settings.register_profile("gemel", deadline=None, max_examples=60)
 settings.load_profile("gemel")
@@ -52,3 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "root" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """After all tests (of this worker): no process, mount, interface, cgroup or folder."""
+    yield
+    deadline = time.monotonic() + 30
+    left = leaks.all(STARTED)
+    while left and time.monotonic() < deadline:  # the kernel tidies up behind
+        time.sleep(0.2)
+        left = leaks.all(STARTED)
+    assert not left, "the tests left behind:\n" + "\n".join(left)

@@ -1,0 +1,189 @@
+"""A real engine for tests: its own root and run folder, started as a user's would be."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from gemel.model.paths import Paths
+from tests.images import busybox_tar
+
+SOURCE = Path(__file__).parents[1] / "src"
+CACHE = Path(os.environ.get("GEMEL_TEST_CACHE", Path(__file__).parents[1] / "build/test-cache"))
+IMAGE = "test/busybox:latest"
+#: Run folders of all engines that were started; the leak check looks at them.
+STARTED: list[Path] = []
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class EngineProcess:
+    """An engine (``gemel daemon``) with folders of its own."""
+
+    def __init__(self) -> None:
+        self.base = Path(tempfile.mkdtemp(prefix="gt", dir="/tmp"))
+        self.paths = Paths(self.base / "root", self.base / "run")
+        self.paths.root.mkdir()
+        if (CACHE / "kernels").is_dir():
+            self.paths.kernels.symlink_to(CACHE / "kernels")
+        STARTED.append(self.base)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = self.base / "daemon.log"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment in which every client finds this engine."""
+        return {
+            **os.environ,
+            "PYTHONPATH": str(SOURCE),
+            "GEMEL_ROOT": str(self.paths.root),
+            "GEMEL_RUN_DIR": str(self.paths.run),
+            "DOCKER_HOST": f"unix://{self.paths.socket}",
+            "DOCKER_BUILDKIT": "0",
+            "HOME": str(self.base),
+            "NO_COLOR": "1",
+        }
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gemel", "daemon"],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if self.call("GET", "/_ping", timeout=5)[0] == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"the engine did not start:\n{self.log.read_text()[-4000:]}")
+
+    def call(
+        self, method: str, path: str, body: Any = None, timeout: float = 120
+    ) -> tuple[int, Any]:
+        """One request to the API: status and decoded answer."""
+        connection = _Connection(self.paths.socket, timeout)
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        if isinstance(body, bytes):
+            headers = {"Content-Type": "application/x-tar"}
+        try:
+            connection.request(method, path, data, headers)
+            answer = connection.getresponse()
+            raw = answer.read()
+        finally:
+            connection.close()
+        try:
+            return answer.status, json.loads(raw) if raw else None
+        except ValueError:
+            return answer.status, raw
+
+    def ok(self, method: str, path: str, body: Any = None, timeout: float = 120) -> Any:
+        """The same; anything but success fails the test."""
+        status, answer = self.call(method, path, body, timeout)
+        assert status < 400, f"{method} {path}: {status} {answer}"
+        return answer
+
+    def gemel(
+        self,
+        *args: str,
+        input: str | None = None,
+        cwd: Path | None = None,
+        timeout: float = 180,
+        check: bool = True,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs the command line against this engine."""
+        done = subprocess.run(
+            [sys.executable, "-m", "gemel", *args],
+            env={**self.env, **(env or {})},
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            cwd=cwd or self.base,
+            timeout=timeout,
+        )
+        if check:
+            assert done.returncode == 0, (
+                f"gemel {args}: {done.returncode}\n{done.stdout}{done.stderr}"
+            )
+        return done
+
+    def import_busybox(self, ref: str = IMAGE) -> None:
+        """The image that most tests use."""
+        repo, _, tag = ref.partition(":")
+        self.ok("POST", f"/images/create?fromSrc=-&repo={repo}&tag={tag}", busybox_tar())
+
+    def kill_hard(self) -> None:
+        """kill -9, as a crash."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+        self.process = None
+
+    def stop(self) -> None:
+        """Ends everything: containers, networks, the engine, its folders."""
+        try:
+            if self.process is None or self.process.poll() is not None:
+                self.start()
+            for one in self.ok("GET", "/containers/json?all=1"):
+                self.call("DELETE", f"/containers/{one['Id']}?force=1&v=1", timeout=60)
+            for network in self.ok("GET", "/networks"):
+                if network["Name"] not in ("bridge", "host", "none"):
+                    self.call("DELETE", f"/networks/{network['Id']}")
+        finally:
+            assert self.process is not None
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+                raise AssertionError(
+                    f"the engine did not end:\n{self.log.read_text()[-4000:]}"
+                ) from None
+            self.process = None
+        if (self.paths.kernels).is_symlink():
+            self.paths.kernels.unlink()
+        shutil.rmtree(self.base)
+
+    def wait_for(self, what: str, timeout: float = 60, **labels: str) -> None:
+        """Waits until a container has the state (``running``, ``healthy``, ``exited``)."""
+        name = labels["name"]
+        deadline = time.monotonic() + timeout
+        state: Any = None
+        while time.monotonic() < deadline:
+            state = self.ok("GET", f"/containers/{name}/json")["State"]
+            health = state.get("Health", {}).get("Status")
+            if what in (state["Status"], health):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{name} is not {what} after {timeout:g} s: {state}")

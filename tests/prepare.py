@@ -1,0 +1,28 @@
+"""Fetches what tests need from outside, before they shut themselves off from it.
+
+usage: python -m tests.prepare FOLDER
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from gemel.runtime.microvm.artifacts import agent_path
+from gemel.runtime.microvm.initrd import ensure_initrd
+from gemel.runtime.microvm.kernel import ensure_kernel
+
+from gemel.model.paths import Paths
+
+
+async def prepare(folder: Path) -> None:
+    """The guest kernel and its initrd, in ``folder``/kernels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = Paths(folder, folder / "run")
+    kernel = await ensure_kernel(paths, print)
+    await ensure_initrd(paths, kernel, agent_path())
+
+
+if __name__ == "__main__":
+    asyncio.run(prepare(Path(sys.argv[1]).resolve()))
