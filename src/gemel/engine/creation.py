@@ -83,7 +83,8 @@ async def _storage(core: Core, one: Container) -> None:
     made = await _make_sources(core, one)
     try:
         await volumes.fill(core, one)
-        prepared = spec.build(core, one, rootfs=None, namespace=None, write=False)
+        rootfs = await core.images.rootfs(core.images.find(one.image_id))
+        prepared = spec.build(core, one, rootfs=rootfs, namespace=None, write=False)
         core.paths.instance(one.id).mkdir(mode=0o711, parents=True, exist_ok=True)
         await core.runtime(one).create(prepared)
     except BaseException:
