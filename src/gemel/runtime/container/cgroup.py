@@ -39,8 +39,14 @@ class Cgroups:
         return base / group.lstrip("/")
 
     def folders(self, group: str) -> list[Path]:
-        """All folders that a group may have."""
+        """All folders that a group may have.
+
+        With version 1 crun also makes one under ``unified``, a plain folder of the
+        tmpfs when the unified hierarchy is not mounted there (any more).
+        """
         bases = {self.v2} if self.v2 else set(self.v1.values())
+        if not self.v2:
+            bases |= {place.parent / "unified" for place in self.v1.values()}
         return [base / group.lstrip("/") for base in bases if base]
 
     def remove(self, group: str) -> None:
