@@ -60,6 +60,9 @@ def fetch(port: int) -> str:
 WEB = "mkdir -p /www; echo hi > /www/index.html; exec httpd -f -p 80 -h /www"
 
 
+ASK = "while :; do wget -T 5 -qO- http://web/ || echo lost; sleep 0.1; done"
+
+
 def answering(port: int) -> str:
     """The answer of a server that may still be coming up."""
     deadline = time.monotonic() + 30
@@ -255,9 +258,7 @@ def test_the_engine_dies_and_returns(fresh_engine: EngineProcess, tmp_path: Path
     web = run(engine, "web", "sh", "-c", WEB, host={"PortBindings": bindings})
     count = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done"
     counter = run(engine, "counter", "sh", "-c", count)
-    asker = run(
-        engine, "asker", "sh", "-c", "while :; do wget -T 5 -qO- http://web/ || echo lost; sleep 0.1; done"
-    )  # fmt: skip
+    asker = run(engine, "asker", "sh", "-c", ASK)
     brief = run(engine, "brief", "sh", "-c", "sleep 1; exit 5")
     comes = run(
         engine, "comes", "sh", "-c", "sleep 1; exit 1", host={"RestartPolicy": {"Name": "always"}}
