@@ -94,10 +94,14 @@ async def _storage(core: Core, one: Container) -> None:
 
 
 async def emulation_warning(core: Core) -> list[str]:
-    """Says that micro VMs run without KVM, where that is so."""
-    verdict = getattr(core.runtimes[RuntimeName.MICROVM], "emulation", None)
-    text = await verdict() if verdict else ""
-    return [text] if text else []
+    """Says that micro VMs run without KVM, where that is so. Probes at the first micro VM."""
+    examine = getattr(core.runtimes[RuntimeName.MICROVM], "verdict", None)
+    if examine is None:
+        return []
+    found = await examine()
+    if found.usable_kvm:
+        return []
+    return [f"micro VMs run under software emulation, which is slow: {found.reason}"]
 
 
 def _from_others(core: Core, host: HostConfig) -> list[MountPoint]:

@@ -132,10 +132,10 @@ async def _disk(core: Core) -> list[Json]:
 
 async def _accelerator(core: Core) -> list[Json]:
     runtime = core.runtimes[RuntimeName.MICROVM]
-    examine_it = getattr(runtime, "accelerator", None)
-    if examine_it is None:
+    examine = getattr(runtime, "verdict", None)
+    if examine is None:
         return []
-    verdict = await examine_it()
+    verdict = await examine()
     if verdict.usable_kvm:
         return [_check("micro VMs", OK, f"KVM: {verdict.reason}")]
     return [

@@ -163,11 +163,11 @@ class Images:
         self, context: AsyncIterator[bytes], options: Mapping[str, str], auth: Json | None
     ) -> AsyncIterator[Json]:
         """POST /build."""
-        return self.store.build(context, options, auth)
+        return self.store.build(context, options, auth)  # type: ignore[attr-defined,no-any-return]
 
     def bootstrap(self, ref: str, suite: str, packages: Sequence[str]) -> AsyncIterator[Json]:
         """See facade.Images."""
-        return self.store.bootstrap(ref, suite, packages)
+        return self.store.bootstrap(ref, suite, packages)  # type: ignore[attr-defined,no-any-return]
 
     def import_tar(
         self,
