@@ -9,11 +9,10 @@ import asyncio
 import sys
 from pathlib import Path
 
+from gemel.model.paths import Paths
 from gemel.runtime.microvm.artifacts import agent_path
 from gemel.runtime.microvm.initrd import ensure_initrd
 from gemel.runtime.microvm.kernel import ensure_kernel
-
-from gemel.model.paths import Paths
 
 
 async def prepare(folder: Path) -> None:
