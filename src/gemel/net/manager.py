@@ -246,10 +246,9 @@ class NetworkManager:
         await self._push(tuple(networks))
 
     async def _push(self, networks: tuple[NetworkInfo, ...]) -> None:
-        before = self._resolver.held.ports
-        done = await self._resolver.push(networks, self._endpoints)
-        if done.ports != before:
-            await self._firewall.apply(self._wanted())
+        await self._resolver.push(networks, self._endpoints)
+        # nothing to do but where port 53 of a gateway is another program's
+        await self._firewall.apply(self._wanted())
 
     def _refresh_names(self) -> None:
         """Tells the DNS server of networks, in the background (it takes 0.3 s to start)."""
