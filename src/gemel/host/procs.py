@@ -10,12 +10,16 @@ from pathlib import Path
 
 
 def start_time(pid: int) -> int:
-    """When the process began, in ticks since boot: with the pid it is unique. 0: there is none."""
+    """When the process began, in ticks since boot: with the pid it is unique.
+
+    0: there is none, or it has ended and only waits to be reaped.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return 0
-    return int(text[text.rindex(")") + 2 :].split()[19])
+    fields = text[text.rindex(")") + 2 :].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 class Handle:

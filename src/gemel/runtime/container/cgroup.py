@@ -13,6 +13,8 @@ _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 #: Values of this size mean "no limit" (v1 has the highest page, v2 the word max).
 _UNLIMITED = 1 << 62
 
+_STAND_IN = Path("/sys/fs/cgroup/unified")
+
 
 class Cgroups:
     """Where the hierarchies are mounted, found once."""
@@ -55,6 +57,19 @@ class Cgroups:
             for path, _, _ in os.walk(folder, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(path)
+        self.remove_empty(group)
+
+    def remove_empty(self, group: str) -> None:
+        """Removes the folders of a group in which there is nothing more."""
+        for folder in self.folders(group):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if self.v2 is None and not os.path.ismount(_STAND_IN):
+            # a hybrid hierarchy whose version 2 is hidden: crun makes plain files there
+            folder = _STAND_IN / group.lstrip("/")
+            with contextlib.suppress(OSError):
+                (folder / "cgroup.procs").unlink(missing_ok=True)
+                folder.rmdir()
 
     def members(self, group: str) -> list[int]:
         """Pids in the group and in those inside it."""

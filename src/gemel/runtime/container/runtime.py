@@ -80,6 +80,7 @@ class ContainerRuntime:
         self._paths = paths
         self._crun = Crun(paths.run / "crun")
         self._live: dict[str, _Live] = {}
+        self._starting: set[str] = set()
         self._waiting: dict[str, list[AttachStream]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,9 +129,13 @@ class ContainerRuntime:
                 raise Conflict(f"{spec.name} is running already")
             # what an earlier run of it left, or one that was not cleaned up
             await self._clean(spec.id)
+            self._starting.add(spec.id)
             try:
-                return await self._start(spec)
+                pid = await self._start(spec)
+                self._starting.discard(spec.id)
+                return pid
             except BaseException:
+                self._starting.discard(spec.id)
                 for stream in self._waiting.pop(spec.id, []):
                     stream.abandon()
                 await asyncio.shield(self._clean(spec.id))
@@ -270,10 +275,8 @@ class ContainerRuntime:
             # never recursively: were it still mounted, that would empty the layer
             paths.rootfs.rmdir()
         files.remove(paths.run)
-        if not self._live:
-            for folder in self._cgroups.folders(f"/{self._paths.cgroup}"):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+        if not self._live and not self._starting:
+            self._cgroups.remove_empty(f"/{self._paths.cgroup}")
 
     async def remove(self, spec: InstanceSpec) -> None:
         async with self._lock(spec.id):

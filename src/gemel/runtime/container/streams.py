@@ -18,6 +18,9 @@ from pathlib import Path
 from gemel.errors import Failed
 from gemel.host.pipes import Descriptor
 
+#: conmon's number of standard error (standard output is 2).
+_STDERR = 3
+
 #: conmon reads at most 32 KiB of a message and drops the rest; smaller ones interleave better.
 PIECE = 8192
 
@@ -71,7 +74,7 @@ class AttachStream:
         data = await self._socket.read()
         if not data:
             return None
-        return (2 if data[0] == 2 else 1), data[1:]
+        return (2 if data[0] == _STDERR else 1), data[1:]
 
     async def write(self, data: bytes) -> None:
         await self._ready.wait()

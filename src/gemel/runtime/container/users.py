@@ -11,7 +11,11 @@ _LAST_ID = (1 << 31) - 1
 
 
 class Identity(NamedTuple):
-    """Who a program runs as. home: of passwd, ``/`` without an entry."""
+    """Who a program runs as. home: of passwd, ``/`` without an entry.
+
+    groups hold the primary one too, as Docker has it since CVE-2022-36109: else a
+    program could get at a file by leaving a group of its own.
+    """
 
     uid: int = 0
     gid: int = 0
@@ -101,5 +105,8 @@ def resolve(user: str, extra: Sequence[str], passwd: bytes, group: bytes) -> Ide
         supplementary = [entry.gid for entry in groups if account.name in entry.members]
     supplementary += [_group_id(entry, groups) for entry in extra]
     return Identity(
-        uid, gid, tuple(dict.fromkeys(supplementary)), (account.home if account else "") or "/"
+        uid,
+        gid,
+        tuple(dict.fromkeys([gid, *supplementary])),
+        (account.home if account else "") or "/",
     )
