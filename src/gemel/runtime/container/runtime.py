@@ -26,7 +26,7 @@ from gemel.model.instance import (
 )
 from gemel.model.paths import Paths
 from gemel.runtime.base import PathStat
-from gemel.runtime.container import archive, bundle, execs, facts, monitor, roots, top
+from gemel.runtime.container import archive, bundle, execs, facts, monitor, roots, top, views
 from gemel.runtime.container.cgroup import Cgroups
 from gemel.runtime.container.crun import Crun
 from gemel.runtime.container.monitor import Files, Record
@@ -84,7 +84,7 @@ class ContainerRuntime:
         self._waiting: dict[str, list[AttachStream]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._views = archive.Views(paths)
+        self._views = views.Views(paths)
         self._profiles = facts.Profiles()
         self._cgroups = Cgroups()
         self._host: bundle.Host | None = None
@@ -404,7 +404,7 @@ class ContainerRuntime:
         """The root as the container sees it, running or not."""
         live = self._live.get(spec.id)
         if live is not None and live.running:
-            return archive.of_process(live.record.pid)
+            return views.of_process(live.record.pid)
         return self._views.open(spec)
 
     # -- helpers ------------------------------------------------------------------------
