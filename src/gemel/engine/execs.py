@@ -12,7 +12,7 @@ from gemel.engine.core import Core
 from gemel.engine.facade import Json
 from gemel.engine.records import Container
 from gemel.engine.spec import hostname
-from gemel.errors import Conflict, GemelError, InvalidInput, NotFound
+from gemel.errors import CommandNotFound, Conflict, GemelError, InvalidInput, NotFound
 from gemel.model.docker import ExecCreate
 from gemel.model.instance import Process
 from gemel.runtime.base import ExecSession
@@ -109,9 +109,9 @@ class Execs:
         exec.running = True
         try:
             session = await self.core.runtime(one).exec(one.id, self._process(one, exec, has_tty))
-        except GemelError:
+        except GemelError as error:
             exec.running = False
-            exec.exit_code = 126
+            exec.exit_code = 127 if isinstance(error, CommandNotFound) else 126
             raise
         exec.session = session
         exec.pid = session.pid

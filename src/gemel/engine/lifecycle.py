@@ -55,7 +55,17 @@ class Lifecycle:
             one.state.restarts = 0
             one.state.stopped_by_user = False
             live.stopping = False
-            await self._start(one, live)
+            try:
+                await self._start(one, live)
+            except GemelError:
+                if (one.request.host_config or HostConfig()).auto_remove:
+                    self.core.spawn(one, self._remove_failed(one), "removing what never started")
+                raise
+
+    async def _remove_failed(self, one: Container) -> None:
+        """`docker run --rm` waits for the removal also when the start has failed."""
+        with contextlib.suppress(GemelError):
+            await self.remove(one, force=True, volumes=True)
 
     async def _start(self, one: Container, live: Live) -> None:
         before = one.state.status
