@@ -622,6 +622,52 @@ async def test_many_at_once(world: World) -> None:
     assert (await tcp(Host(), "127.0.0.1", 20019)).startswith("last")
 
 
+async def test_beside_a_firewall_that_drops(world: World, outside: Box) -> None:
+    for chain in ("FORWARD", "INPUT"):
+        await run.run(["iptables", "-P", chain, "DROP"])
+    await run.run(["iptables", "-A", "INPUT", "-i", "lo", "-j", "ACCEPT"])
+    established = ["-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT"]
+    await run.run(["iptables", "-A", "INPUT", *established])
+    try:
+        before = (await run.run(["iptables", "-S"])).stdout
+        net, other = await world.network("n"), await world.network("other")
+        a, b = await world.box(net, names=("a",)), await world.box(net)
+        c = await world.box(other)
+        await world.tcp_server(a, 80, "a")
+        await world.tcp_server(outside, 80, "outside")
+        await world.publish(world.port(a, 80, host_ip="0.0.0.0"))
+        assert await addresses(b, net.gateway, "a") == {a.address}
+        assert await tcp(b, a.address, 80) == f"a {b.address}"
+        assert (await tcp(b, "198.51.100.2", 80)).startswith("outside")
+        assert await tcp(outside, "198.51.100.1", 8080) == "a 198.51.100.2"
+        assert await tcp(c, a.address, 80, NOT) == "TimeoutError"
+        found = await world.manager.findings()
+        assert [finding.status for finding in found if finding.name == "firewall"] == []
+        await world.manager.teardown()
+        assert (await run.run(["iptables", "-S"])).stdout == before
+    finally:
+        for chain in ("FORWARD", "INPUT"):
+            await run.run(["iptables", "-P", chain, "ACCEPT"])
+            await run.run(["iptables", "-F", chain])
+
+
+async def test_restart_with_the_same_address(world: World) -> None:
+    net = await world.network("n")
+    a, b = await world.box(net, names=("a",)), await world.box(net)
+    await world.tcp_server(a, 80, "first")
+    assert (await tcp(b, a.address, 80)).startswith("first")
+    await world.exit.aclose()
+    await world.manager.close_namespace(a.id)
+    await world.manager.close_namespace(a.id)  # again is fine
+    assert not a.namespace.exists()
+    # at once, while the kernel may still be at taking the old interface down
+    assert await world.manager.open_namespace(a.id) == a.namespace
+    await world.manager.connect(a.id, a.namespace, a.interfaces[0])
+    await world.tcp_server(a, 80, "second")
+    assert (await tcp(b, a.address, 80)).startswith("second")
+    assert await addresses(b, net.gateway, "a") == {a.address}
+
+
 async def test_a_connection_that_fails_leaves_nothing(world: World) -> None:
     net = await world.network("n")
     box = await world.box(net)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from gemel.errors import Failed, GemelError, Unavailable
 from gemel.host import run
@@ -45,7 +44,8 @@ class Firewall:
             target, before = self._wanted, self._applied
             await self._load(target, whole=anew or before is None)
             self._applied = target
-        await self._forget_flows(before.ports if before else (), target.ports)
+        if before is not None:  # else they are those of an earlier engine: as they should be
+            await self._forget_flows(before.ports, target.ports)
 
     async def _load(self, target: Wanted, *, whole: bool) -> None:
         if not whole:
@@ -69,11 +69,11 @@ class Firewall:
             for port in set(map(_essence, before)) ^ set(map(_essence, after))
             if port.protocol == "udp"
         }
-        program = run.find("conntrack") if changed else None
-        if program is None:
+        conntrack = run.find("conntrack") if changed else None
+        if conntrack is None:
             return
         for number in sorted(changed):
-            argv = [program, "-D", "-p", "udp", "--orig-port-dst", str(number)]
+            argv = [conntrack, "-D", "-p", "udp", "--orig-port-dst", str(number)]
             try:
                 await run.run(argv, timeout=10, check=False)
             except GemelError as error:
@@ -96,33 +96,17 @@ def _essence(port: PublishedPort) -> PublishedPort:
     )
 
 
-def _program() -> str:
-    program = run.find("nft")
-    if program is None:
+def program() -> str:
+    """Path of nft. Raises Unavailable."""
+    found = run.find("nft")
+    if found is None:
         raise Unavailable(
             "nft is not installed",
             details="published ports and the isolation of networks need it",
             resolution="apt install nftables",
         )
-    return program
+    return found
 
 
 async def _nft(text: str) -> None:
-    await run.run([_program(), "-f", "-"], input=text.encode(), timeout=20)
-
-
-async def foreign_drops(own: str) -> Sequence[tuple[str, str]]:
-    """Tables of others whose forward or input chain drops what no rule accepts: (hook, table)."""
-    result = await run.run([_program(), "-j", "list", "chains"], timeout=10, check=False)
-    try:
-        listed: list[dict[str, Any]] = json.loads(result.stdout or b"{}").get("nftables", [])
-    except ValueError:
-        return []
-    found = []
-    for entry in listed:
-        chain = entry.get("chain", {})
-        hook = chain.get("hook")
-        drops = hook in ("forward", "input") and chain.get("policy") == "drop"
-        if drops and chain.get("table") != own:
-            found.append((hook, f"{chain.get('family')} {chain.get('table')}"))
-    return found
+    await run.run([program(), "-f", "-"], input=text.encode(), timeout=20)

@@ -94,26 +94,29 @@ def connect(namespace: Path | None, iface: Interface, alias: str) -> None:
     micro VM may have it open). Raises NotFound (no such bridge), Failed; nothing
     is left then.
     """
+    bridge = _number(iface.bridge)
+    if not bridge:
+        raise NotFound(f"the bridge {iface.bridge} does not exist")
     with Netlink() as kernel:
-        found = {link.name: link for link in kernel.links() if link.name in _names(iface)}
-        bridge = found.get(iface.bridge)
-        if bridge is None:
-            raise NotFound(f"the bridge {iface.bridge} does not exist")
         try:
             if namespace is None:
                 namespaces.add_tap(iface.host)
-                kernel.send(*netlink.set_port(iface.host, bridge.number, alias, iface.mtu))
+                kernel.send(*netlink.set_port(iface.host, bridge, alias, iface.mtu))
                 return
-            if iface.host in found:
+            if _number(iface.host):
                 kernel.send(netlink.delete_link(iface.host))
-            _veth(kernel, namespace, iface, bridge.number, alias)
+            _veth(kernel, namespace, iface, bridge, alias)
         except BaseException:
             kernel.send(netlink.delete_link(iface.host))
             raise
 
 
-def _names(iface: Interface) -> tuple[str, str]:
-    return iface.bridge, iface.host
+def _number(name: str) -> int:
+    """Index of a link; 0 if there is none. (A list of all would take longer with each instance.)"""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
 
 
 def _veth(kernel: Netlink, namespace: Path, iface: Interface, bridge: int, alias: str) -> None:

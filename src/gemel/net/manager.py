@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gemel.errors import GemelError
-from gemel.host import mounts, namespaces
+from gemel.host import mounts, namespaces, run
 from gemel.model.instance import Interface
 from gemel.model.network import Endpoint, NetworkInfo, PublishedPort
 from gemel.model.paths import Paths
-from gemel.net import ipam, links, names, resolv
-from gemel.net.firewall import Firewall, Wanted, foreign_drops
+from gemel.net import ipam, links, names, neighbours, resolv
+from gemel.net.firewall import Firewall, Wanted, program
 from gemel.net.reserve import Reservations
 from gemel.net.resolver import Resolver
 
@@ -128,6 +128,8 @@ class NetworkManager:
         await asyncio.to_thread(self._prepare_links)
         await self._firewall.apply(self._wanted(), anew=True)
         if networks:
+            await neighbours.let_pass(self._alias)
+        if networks:
             self._refresh_names()
 
     def _prepare_links(self) -> None:
@@ -168,6 +170,7 @@ class NetworkManager:
         self._reservations.close()
         await self._resolver.stop()
         await self._firewall.remove()
+        await neighbours.withdraw(self._alias)
         await asyncio.to_thread(self._remove_all)
 
     def _remove_all(self) -> None:
@@ -193,6 +196,7 @@ class NetworkManager:
         try:
             await asyncio.to_thread(links.ensure_bridge, info, self._alias)
             await self._firewall.apply(self._wanted())
+            await neighbours.let_pass(self._alias)
         except BaseException:
             if new:
                 await self.remove_network(info)
@@ -289,28 +293,32 @@ class NetworkManager:
     # -- doctor --------------------------------------------------------------------------
 
     async def findings(self) -> list[Finding]:
-        """What of this host would disturb networks."""
+        """What of this host would disturb networks, and what is well."""
         try:
-            drops = await foreign_drops(self._alias)
+            nft = program()
         except GemelError as error:
-            return [Finding("nftables", "missing", error.brief, error.resolution)]
-        found = [Finding("nftables", "ok", "nft works")]
-        for hook, table in drops:
-            remedy = (
-                "allow it: iptables -I FORWARD -i 'gm-+' -j ACCEPT; "
-                "iptables -I FORWARD -o 'gm-+' -j ACCEPT"
-                if hook == "forward"
-                else "allow it: iptables -I INPUT -i 'gm-+' -p udp --dport 53 -j ACCEPT"
-            )
-            what = "what instances send and get" if hook == "forward" else "names in instances"
-            found.append(
-                Finding(
-                    f"firewall {table}",
-                    "warning",
-                    f"the {hook} chain of table {table} drops by default, which may break {what}",
-                    remedy,
-                )
-            )
+            return [Finding("nftables", "missing", error.details, error.resolution)]
+        found = [Finding("nftables", "ok", "published ports and isolation work")]
+        for details, resolution in await neighbours.obstacles(nft, self._alias):
+            found.append(Finding("firewall", "warning", details, resolution))
         for gateway, reason in self._resolver.held.failures.items():
             found.append(Finding("names", "warning", f"no DNS server on {gateway}: {reason}"))
+        try:
+            subnet, _ = self.allocate_subnet(list(self._networks.values()))
+            found.append(Finding("addresses", "ok", f"the next network would get {subnet}"))
+        except GemelError as error:
+            found.append(Finding("addresses", "warning", error.brief, error.resolution))
+        if not Path("/dev/net/tun").exists():
+            found.append(
+                Finding("tun", "missing", "micro VMs need /dev/net/tun", "run: modprobe tun")
+            )
+        if run.find("conntrack") is None:
+            found.append(
+                Finding(
+                    "conntrack",
+                    "warning",
+                    "without it UDP clients may go on talking to an instance that was replaced",
+                    "apt install conntrack",
+                )
+            )
         return found

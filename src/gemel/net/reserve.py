@@ -9,10 +9,12 @@ client is refused and not left waiting.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
+import threading
 from collections.abc import Callable
 
-from gemel.errors import Conflict, Failed, InvalidInput
+from gemel.errors import Conflict, Failed, InvalidInput, Unsupported
 from gemel.host.ports import holder
 from gemel.model.network import PublishedPort
 
@@ -23,6 +25,18 @@ Key = tuple[str, str, int]
 
 
 def _key(port: PublishedPort) -> Key:
+    if port.protocol not in ("tcp", "udp"):
+        raise Unsupported(f"ports of protocol {port.protocol} cannot be published")
+    if not 0 < port.host_port < 65536 or not 0 < port.port < 65536:
+        raise InvalidInput(f"invalid port {port.host_port}:{port.port}")
+    try:
+        ipaddress.IPv4Address(port.host_ip or "0.0.0.0")
+    except ValueError:
+        raise Unsupported(
+            f"ports cannot be published on {port.host_ip}",
+            details="gemel publishes ports on IPv4 addresses of the host",
+            resolution="leave the address out, or write 127.0.0.1",
+        ) from None
     return port.protocol, port.host_ip or "0.0.0.0", port.host_port
 
 
@@ -30,11 +44,16 @@ class Reservations:
     """The sockets held by this engine. describe: from an instance's id to words for people."""
 
     def __init__(self, describe: Callable[[str], str] | None = None) -> None:
+        self._lock = threading.Lock()
         self._held: dict[Key, tuple[socket.socket, str]] = {}
         self._describe = describe or (lambda id: id[:12])
 
     def choose(self, host_ip: str, protocol: str) -> int:
         """A free port, held from now on until ``reserve`` takes it or ``release`` frees it."""
+        with self._lock:
+            return self._choose(host_ip, protocol)
+
+    def _choose(self, host_ip: str, protocol: str) -> int:
         for attempt in range(64):
             # the kernel's own choice first; its range may be set to another one
             wanted = 0 if attempt == 0 else FIRST + (attempt * 977) % (LAST - FIRST + 1)
@@ -55,9 +74,12 @@ class Reservations:
         """Holds a port for an instance; fine if the same one has it already.
 
         May take some 10 ms on a conflict: call it in a thread. Raises Conflict,
-        InvalidInput (no such address of the host), Failed.
+        InvalidInput (no such address of the host), Unsupported, Failed.
         """
-        key = _key(port)
+        with self._lock:
+            self._reserve(port, _key(port))
+
+    def _reserve(self, port: PublishedPort, key: Key) -> None:
         if key in self._held:
             made, owner = self._held[key]
             if owner not in ("", port.instance_id):
@@ -83,15 +105,17 @@ class Reservations:
 
     def release(self, port: PublishedPort) -> None:
         """Lets go of a port. Idempotent."""
-        made, _ = self._held.pop(_key(port), (None, ""))
+        with self._lock:
+            made, _ = self._held.pop(_key(port), (None, ""))
         if made is not None:
             made.close()
 
     def close(self) -> None:
         """Lets go of all."""
-        for made, _ in self._held.values():
-            made.close()
-        self._held.clear()
+        with self._lock:
+            for made, _ in self._held.values():
+                made.close()
+            self._held.clear()
 
 
 def _bind(protocol: str, address: str, port: int) -> socket.socket:
