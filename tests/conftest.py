@@ -12,12 +12,11 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from gemel.host import mounts
+from gemel.host import mountns, mounts
 from tests import leaks
 from tests.engine import STARTED
 
@@ -38,9 +37,7 @@ def _isolate() -> None:
     if libc.unshare(CLONE_NEWNS | CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
     mounts.mount("none", "/", flags=mounts.Flag.REC | mounts.Flag.PRIVATE)
-    if Path("/sys/fs/cgroup/unified").is_dir():
-        # crun refuses a hybrid hierarchy; the engine does the same for itself
-        mounts.unmount("/sys/fs/cgroup/unified")
+    mountns.hide_unified()  # as the engine does for itself
     _loopback_up()
 
 

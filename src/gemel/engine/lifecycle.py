@@ -349,9 +349,10 @@ class Lifecycle:
             one.state.status = "removing"
             full = spec.build(core, one, rootfs=None, namespace=None, write=False)
             await core.runtime(one).remove(full)
+            # the folder first: a crash between the two leaves a record that is removed again
+            await _remove_folder(core.paths.instance(one.id))
             await core.store.delete("container", [one.id])
             del core.containers[one.id]
-            await _remove_folder(core.paths.instance(one.id))
         core.emit(one, "destroy")
         live.settled.set()
         live.stopped()

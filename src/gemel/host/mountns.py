@@ -98,14 +98,23 @@ def _make(folder: Path, outer: int) -> None:
         mounts.mount("none", folder, flags=Flag.PRIVATE)
         _unshare_pinned(folder / "ns", outer)
         mounts.mount("none", "/", flags=Flag.REC | Flag.SLAVE)
-        if mounts.is_mount(_UNIFIED):
-            # crun refuses a hybrid hierarchy (v1 with a v2 folder in it)
-            mounts.unmount(_UNIFIED)
+        hide_unified()
     except BaseException:
         _setns(outer)
         mounts.unmount(folder / "ns")
         mounts.unmount(folder)
         raise
+
+
+def hide_unified() -> None:
+    """Hides the v2 half of a hybrid hierarchy from this mount namespace: crun refuses one.
+
+    An empty tmpfs takes its place. With version 1 crun makes a folder for each
+    container there too, which would else stay on the host's own tmpfs below.
+    """
+    if mounts.is_mount(_UNIFIED):
+        mounts.unmount(_UNIFIED)
+        mounts.mount("none", _UNIFIED, "tmpfs", Flag.NOSUID | Flag.NODEV, "size=16m")
 
 
 def _unshare_pinned(pin: Path, outer: int) -> None:

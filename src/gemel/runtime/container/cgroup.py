@@ -54,8 +54,10 @@ class Cgroups:
     def remove(self, group: str) -> None:
         """Removes the (empty) folders of a group, those inside it first; what is in use stays."""
         for folder in self.folders(group):
-            for path, _, _ in os.walk(folder, topdown=False):
+            for path, _, names in os.walk(folder, topdown=False):
                 with contextlib.suppress(OSError):
+                    if "unified" in folder.parts and "cgroup.procs" in names and not self.v2:
+                        os.unlink(os.path.join(path, "cgroup.procs"))  # a plain file of crun's
                     os.rmdir(path)
         self.remove_empty(group)
 

@@ -25,7 +25,7 @@ def check_tools() -> None:
             raise Unavailable(
                 f"{program} is not installed", resolution=f"apt-get install {package}"
             )
-    if os.path.ismount("/sys/fs/cgroup/unified"):
+    if os.path.exists("/sys/fs/cgroup/unified/cgroup.controllers"):
         raise Unavailable(
             "crun cannot work with a hybrid cgroup hierarchy",
             details="/sys/fs/cgroup/unified is mounted beside version 1",
