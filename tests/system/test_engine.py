@@ -161,7 +161,7 @@ def test_names_and_aliases_within_a_network(engine: EngineProcess) -> None:
         host={"NetworkMode": "back"},
         NetworkingConfig={"EndpointsConfig": {"back": {"Aliases": ["web"]}}},
     )
-    wait = "for n in 1 2 3 4 5 6 7 8 9 10; do nc -w 1 web 80 </dev/null >/dev/null && break; sleep 0.2; done;"
+    wait = "for n in 1 2 3 4 5 6 7 8 9; do nc -w 1 web 80 </dev/null && break; sleep 0.2; done;"
     fetched = f"{GET.format('web')} && {GET.format('server')}"
     near = run(engine, "near", "sh", "-c", wait + fetched, host={"NetworkMode": "back"})
     far = run(engine, "far", "sh", "-c", GET.format("web"), host={"NetworkMode": "other"})
