@@ -12,7 +12,7 @@ import os
 import shlex
 import shutil
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 from gemel.errors import Failed, Unavailable
@@ -145,20 +145,27 @@ async def lines(
     timeout: float,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
-) -> AsyncIterator[str]:
+    new_session: bool = False,
+) -> AsyncGenerator[str, None]:
     """Runs a program and yields its output (both streams) line by line, as it comes.
 
     Raises Failed at the end if the status is not 0, or after ``timeout`` seconds.
-    The program is killed when the iteration is given up.
+    The program is killed when the iteration is given up; with ``new_session``
+    all that it started too. A line of more than a mebibyte comes in parts.
     """
     process = await spawn(
-        argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=env, cwd=cwd
+        argv,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=env,
+        cwd=cwd,
+        new_session=new_session,
     )
     assert process.stdout is not None
     tail: list[str] = []
     try:
         async with asyncio.timeout(timeout):
-            async for raw in process.stdout:
+            while raw := await _line(process.stdout):
                 line = raw.decode("utf-8", "replace").rstrip("\n")
                 tail = (tail + [line])[-20:]
                 yield line
@@ -170,10 +177,23 @@ async def lines(
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
+                if new_session:
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
             await process.wait()
     if process.returncode != 0:
         raise Failed(
             f"{os.path.basename(argv[0])} failed with status {process.returncode}",
             details="\n".join(tail),
         )
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line, or as much of it as the reader's buffer takes; empty at the end."""
+    try:
+        return await stream.readuntil(b"\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await stream.readexactly(max(1, error.consumed))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import posixpath
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -20,8 +20,8 @@ from gemel.image import manifest as manifests
 from gemel.image import reference, tarfmt, threads
 from gemel.image.blobs import check, digest_of
 from gemel.image.core import Core
-from gemel.image.incoming import pieces
-from gemel.image.inflate import PIECE, Inflater
+from gemel.image.incoming import spool
+from gemel.image.inflate import PIECE
 from gemel.image.manifest import Descriptor, Manifest
 from gemel.image.progress import Emit
 from gemel.image.reference import Reference
@@ -115,10 +115,10 @@ def _padding(size: int) -> bytes:
 
 async def load(core: Core, emit: Emit, tar: AsyncIterator[bytes]) -> None:
     """Reads an archive and makes its images. Raises InvalidInput."""
-    with tempfile.TemporaryFile(dir=core.blobs.temporary) as spool:
+    with tempfile.TemporaryFile(dir=core.blobs.temporary) as file:
         async with core.working():
-            await _spool(tar, spool, core.limits.size)
-            source = await threads.call(_Archive, cast(BinaryIO, spool), core.limits)
+            await spool(tar, file, core.limits.size)
+            source = await threads.call(_Archive, cast(BinaryIO, file), core.limits)
             if source.has("index.json"):
                 await _load_layout(core, emit, source)
             elif source.has("manifest.json"):
@@ -129,13 +129,6 @@ async def load(core: Core, emit: Emit, tar: AsyncIterator[bytes]) -> None:
                     details="it has neither manifest.json nor index.json at its top",
                     resolution="for the archive of a root file system use import",
                 )
-
-
-async def _spool(tar: AsyncIterator[bytes], spool: IO[bytes], limit: int) -> None:
-    inflater = Inflater(limit)
-    async for data in pieces(tar):
-        await threads.call(spool.writelines, inflater.feed(data))
-    await threads.call(spool.writelines, inflater.finish())
 
 
 class _Archive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import IO
 
 from gemel.image import threads
 from gemel.image.blobs import Writer
@@ -35,3 +36,11 @@ async def inflate(stream: AsyncIterator[bytes], writer: Writer, limit: int) -> N
     async for data in pieces(stream):
         await threads.call(take, inflater.feed(data))
     await threads.call(take, inflater.finish())
+
+
+async def spool(stream: AsyncIterator[bytes], file: IO[bytes], limit: int) -> None:
+    """Writes the stream to ``file``, its compression taken off. Raises InvalidInput."""
+    inflater = Inflater(limit)
+    async for data in pieces(stream):
+        await threads.call(file.writelines, inflater.feed(data))
+    await threads.call(file.writelines, inflater.finish())

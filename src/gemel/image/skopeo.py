@@ -14,7 +14,7 @@ import json
 import os
 import select
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,23 @@ def argv(command: str, *arguments: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def authfile(folder: Path, name: Reference, auth: dict[str, Any] | None) -> Iterator[str]:
-    """A temporary file with the credentials of one registry, readable by root only.
+def authfile(folder: Path, auths: Mapping[str, Mapping[str, Any] | None]) -> Iterator[str]:
+    """A temporary file with the credentials for some registries, readable by root only.
 
-    auth: as Docker's X-Registry-Auth header has it, or None. Always a file, so that
-    the engine never uses credentials of whoever started it.
+    auths: by registry, as Docker's X-Registry-Auth header has them, or None. Always a
+    file, so that the engine never uses credentials of whoever started it.
     """
+    entries = {domain: entry for domain, auth in auths.items() if (entry := _entry(auth or {}))}
+    path = folder / f"auth-{os.urandom(8).hex()}.json"
+    files.write(path, json.dumps({"auths": entries}))
+    try:
+        yield str(path)
+    finally:
+        files.remove(path)
+
+
+def _entry(auth: Mapping[str, Any]) -> dict[str, str]:
     entry: dict[str, str] = {}
-    auth = auth or {}
     if auth.get("username") or auth.get("password"):
         pair = f"{auth.get('username', '')}:{auth.get('password', '')}"
         entry["auth"] = base64.b64encode(pair.encode()).decode()
@@ -55,12 +64,7 @@ def authfile(folder: Path, name: Reference, auth: dict[str, Any] | None) -> Iter
         entry["auth"] = str(auth["auth"])
     if auth.get("identitytoken"):
         entry["identitytoken"] = str(auth["identitytoken"])
-    path = folder / f"auth-{os.urandom(8).hex()}.json"
-    files.write(path, json.dumps({"auths": {name.domain: entry}} if entry else {}))
-    try:
-        yield str(path)
-    finally:
-        files.remove(path)
+    return entry
 
 
 class Proxy:
@@ -73,15 +77,17 @@ class Proxy:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, *options: str) -> AsyncIterator[Proxy]:
-        """Starts the program; it ends with the context. Raises Unavailable without skopeo."""
+    async def open(cls, *options: str, prefix: Sequence[str] = ()) -> AsyncIterator[Proxy]:
+        """Starts the program; it ends with the context. Raises Unavailable without skopeo.
+
+        prefix: what the command is started through.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with theirs:
                 fd = theirs.fileno()
-                process = await run.spawn(
-                    argv("experimental-image-proxy", "--sockfd", str(fd), *options), pass_fds=[fd]
-                )
+                command = argv("experimental-image-proxy", "--sockfd", str(fd), *options)
+                process = await run.spawn([*prefix, *command], pass_fds=[fd])
             ours.setblocking(False)
             proxy = cls(ours, process)
             try:
@@ -173,9 +179,10 @@ def _drain(fd: int, size: int, writer: Writer, tell: Callable[[int], None]) -> N
         os.close(fd)
 
 
-async def raw_manifest(source: str, *options: str, timeout: float = _CALL_TIMEOUT) -> bytes:
+async def raw_manifest(source: str, *options: str, prefix: Sequence[str] = ()) -> bytes:
     """The bytes of a manifest. Raises Failed, with skopeo's words as details."""
-    result = await run.run(argv("inspect", "--raw", *options, source), timeout=timeout)
+    command = [*prefix, *argv("inspect", "--raw", *options, source)]
+    result = await run.run(command, timeout=_CALL_TIMEOUT)
     return result.stdout
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 from gemel.image import archive
 from gemel.image import manifest as manifests
+from gemel.image import options as build_options
+from gemel.image.build import Builder
 from gemel.image.changes import apply
-from gemel.image.core import Core, named
+from gemel.image.core import Core, named, no_use
 from gemel.image.incoming import inflate
 from gemel.image.progress import Emit, Json, stream
+from gemel.image.tarfmt import Limits
 from gemel.image.transfer import Auth, pull, push
+from gemel.model.paths import Paths
 
 
 class ImageStore(Core):
@@ -19,6 +24,43 @@ class ImageStore(Core):
     Iterators of Json are Docker's progress messages; a failure is raised by the
     iterator as a GemelError.
     """
+
+    def __init__(
+        self,
+        paths: Paths,
+        in_use: Callable[[str], list[str]] = no_use,
+        limits: Limits = Limits(),  # noqa: B008  (frozen)
+    ) -> None:
+        super().__init__(paths, in_use, limits)
+        self._builder = Builder(self)
+
+    def build(
+        self,
+        context: AsyncIterator[bytes],
+        options: Mapping[str, str],
+        auth: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Json]:
+        """Builds from a Dockerfile, as Docker's POST /build.
+
+        context: a tar archive, compressed or not. options: the query's parameters
+        (dockerfile, t, buildargs, labels, target, nocache, pull, networkmode,
+        platform, extrahosts, squash, q); several tags are parted by newlines or
+        commas. auth: credentials by registry (X-Registry-Config), or None. Raises
+        Failed with the last lines of a failing build, InvalidInput, NotFound,
+        Unavailable, Unsupported.
+        """
+        parsed = build_options.parse(options)
+
+        async def work(emit: Emit) -> None:
+            if parsed.ignored:
+                emit({"stream": f"[Warning] no effect here: {', '.join(parsed.ignored)}\n"})
+            await self._builder.build(emit, context, parsed, auth or {})
+
+        return stream(work)
+
+    async def prune_builds(self) -> int:
+        """Removes the cache of built layers, unless a build goes on; bytes freed."""
+        return await self._builder.prune()
 
     def pull(self, ref: str, auth: Auth = None, platform: str = "") -> AsyncIterator[Json]:
         """Fetches an image from its registry, as ``docker pull``.

@@ -37,7 +37,7 @@ async def pull(core: Core, emit: Emit, ref: str, auth: Auth, platform: str) -> N
         }
     )
     async with core.lock(f"pull {name} {platform}"), core.working():
-        with skopeo.authfile(core.blobs.temporary, name, auth) as secret:
+        with skopeo.authfile(core.blobs.temporary, {name.domain: auth}) as secret:
             options = ("--authfile", secret, *_tls(name, "--tls-verify"))
             try:
                 digest, raw = await _manifest(name, wanted, options)
@@ -104,15 +104,19 @@ async def fetch_missing(
     manifest: Manifest,
     options: Sequence[str] = (),
     emit: Emit | None = None,
+    prefix: Sequence[str] = (),
 ) -> None:
-    """Brings in those blobs of an image that are not here. Raises Failed, InvalidInput."""
+    """Brings in those blobs of an image that are not here. Raises Failed, InvalidInput.
+
+    prefix: what skopeo is started through.
+    """
     assert manifest.config is not None
     wanted = {blob.digest: blob for blob in (manifest.config, *(manifest.layers or []))}
     missing = [blob for blob in wanted.values() if not core.blobs.has(blob.digest)]
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_PARALLEL, len(missing))):
-                group.create_task(_fetch_all(core, source, missing, options, emit))
+                group.create_task(_fetch_all(core, source, missing, options, emit, prefix))
     except* GemelError as errors:
         raise _first(errors) from None
 
@@ -126,10 +130,15 @@ def _first(group: BaseExceptionGroup[GemelError]) -> GemelError:
 
 
 async def _fetch_all(
-    core: Core, source: str, todo: list[Descriptor], options: Sequence[str], emit: Emit | None
+    core: Core,
+    source: str,
+    todo: list[Descriptor],
+    options: Sequence[str],
+    emit: Emit | None,
+    prefix: Sequence[str],
 ) -> None:
     """Takes blobs from the list until it is empty, by a proxy of its own."""
-    async with skopeo.Proxy.open(*options) as proxy:
+    async with skopeo.Proxy.open(*options, prefix=prefix) as proxy:
         image = await proxy.image(source)
         while todo:
             blob = todo.pop(0)
@@ -167,7 +176,7 @@ async def push(core: Core, emit: Emit, ref: str, auth: Auth) -> None:
     for diff_id in image.diff_ids:
         emit(layer(diff_id, "Preparing"))
     with contextlib.ExitStack() as stack:
-        secret = stack.enter_context(skopeo.authfile(core.blobs.temporary, name, auth))
+        secret = stack.enter_context(skopeo.authfile(core.blobs.temporary, {name.domain: auth}))
         blobs = frozenset((record.id, *record.layers))
         source = stack.enter_context(skopeo.folder_of(core.blobs, manifest, blobs))
         report = core.blobs.temporary / f"digest-{record.id[7:]}-{id(stack)}"
@@ -178,8 +187,9 @@ async def push(core: Core, emit: Emit, ref: str, auth: Auth) -> None:
         by_blob = dict(zip(record.layers, image.diff_ids, strict=True))
         async with core.working():
             try:
-                async for line in run.lines(command, timeout=_PUSH_TIMEOUT):
-                    _tell_push(emit, line, by_blob)
+                async with contextlib.aclosing(run.lines(command, timeout=_PUSH_TIMEOUT)) as lines:
+                    async for line in lines:
+                        _tell_push(emit, line, by_blob)
             except Failed as error:
                 raise skopeo.explain(error, name) from error
         digest = report.read_text().strip()

@@ -1,0 +1,296 @@
+"""Building from a Dockerfile, by buildah, as Docker's POST /build.
+
+buildah has a storage of its own under the store's folder, where its layers are
+cached. Images of the store that a Dockerfile begins from are copied there once;
+what was built comes back as the layers that are new. All of it runs in private
+mount namespaces: whatever happens, no mount is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from gemel.errors import Failed, GemelError, InvalidInput, NotFound
+from gemel.host import files, mounts, run
+from gemel.image import context as contexts
+from gemel.image import dockerfile, reference, skopeo, threads
+from gemel.image import manifest as manifests
+from gemel.image.core import Core
+from gemel.image.incoming import spool
+from gemel.image.options import BuildOptions
+from gemel.image.progress import Emit, Json
+from gemel.image.reference import Reference
+from gemel.image.transfer import fetch_missing
+from gemel.model.image import Image
+
+_TIMEOUT = 7200.0
+_IMPORT_TIMEOUT = 900.0
+_TAIL = 30
+_PRIVATE = ("unshare", "--mount", "--propagation", "private")
+_REGISTRIES = Path("/etc/containers/registries.conf")
+_POLICY = Path("/etc/containers/policy.json")
+_PARALLEL = 4
+_STEP = re.compile(r'building at STEP "(.*?)": (.*)')
+_TRANSPORT = re.compile(r"(?:pinging container registry|reading manifest|initializing source)")
+
+
+class Builder:
+    """buildah's storage and what uses it. One for each store."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._storage = core.paths.images / "buildah"
+        self._driver = ""
+        self._slots = asyncio.Semaphore(_PARALLEL)
+        self._active = 0
+
+    async def build(
+        self,
+        tell: Emit,
+        context: AsyncIterator[bytes],
+        options: BuildOptions,
+        auths: Mapping[str, Any],
+    ) -> None:
+        """Builds an image and tags it. Raises Failed with the last lines of a failing build,
+        InvalidInput for a wrong context or Dockerfile, NotFound for a missing base image.
+        """
+
+        def emit(message: Json) -> None:
+            if not options.quiet:
+                tell(message)
+
+        async with self._slots, self._core.working(), self._workspace() as work:
+            folder = files.folder(work / "context")
+            with tempfile.TemporaryFile(dir=work) as file:
+                await spool(context, file, self._core.limits.size)
+                await threads.call(contexts.unpack, cast(BinaryIO, file), folder, self._core.limits)
+            bases = self._bases(folder, work, options)
+            await self._bring(emit, work, bases)
+            id = await self._run(emit, work, options, auths, bases)
+            image = await self._take(emit, work, id, options)
+        if options.quiet:
+            tell({"stream": f"{image.id}\n"})
+            return
+        emit({"aux": {"ID": image.id}})
+        emit({"stream": f"Successfully built {image.id[7:19]}\n"})
+        for tag in options.tags:
+            emit({"stream": f"Successfully tagged {tag.familiar}\n"})
+
+    async def prune(self) -> int:
+        """Removes the cache of layers, unless a build goes on; bytes freed."""
+        if self._active or not self._storage.exists():
+            return 0
+        size = await threads.call(_size, self._storage)
+        await threads.call(files.remove, self._storage)
+        return size
+
+    @contextlib.asynccontextmanager
+    async def _workspace(self) -> AsyncIterator[Path]:
+        """A folder for one build, and the storage's driver known."""
+        self._active += 1
+        work = files.folder(self._core.blobs.temporary / f"build-{os.urandom(8).hex()}")
+        try:
+            self._driver = self._driver or await threads.call(_driver, work)
+            yield work
+        finally:
+            self._active -= 1
+            await threads.call(files.remove, work)
+
+    def _bases(self, folder: Path, work: Path, options: BuildOptions) -> list[Reference]:
+        """Puts the Dockerfile where no link of the context leads, and says what it needs."""
+        text = contexts.read_text(folder, options.dockerfile)
+        if text is None:
+            raise InvalidInput(
+                f"Cannot locate specified Dockerfile: {options.dockerfile}",
+                resolution="name it with -f, or `dockerfile:` in the Compose file",
+            )
+        files.write(work / "Dockerfile", text)
+        for name in (f"{options.dockerfile}.dockerignore", ".dockerignore"):
+            ignore = contexts.read_text(folder, name)
+            if ignore is not None:
+                files.write(work / "ignore", ignore)
+                break
+        found: list[Reference] = []
+        for name in dockerfile.images(text, options.arguments):
+            with contextlib.suppress(InvalidInput):  # buildah says what is wrong with it
+                found.append(reference.parse_tagged(name))
+        return found
+
+    def _env(self, work: Path) -> dict[str, str]:
+        return {
+            **os.environ,
+            "TMPDIR": str(work),
+            "HOME": str(work),
+            "XDG_RUNTIME_DIR": str(work),
+            "CONTAINERS_REGISTRIES_CONF": str(work / "registries.conf"),
+        }
+
+    def _buildah(self, work: Path, *arguments: str) -> list[str]:
+        places = ("--root", str(self._storage), "--runroot", str(work / "run"))
+        return [*_PRIVATE, "buildah", *places, "--storage-driver", self._driver, *arguments]
+
+    def _stored(self, work: Path, name: str) -> str:
+        """A name in buildah's storage, for skopeo."""
+        return f"containers-storage:[{self._driver}@{self._storage}+{work / 'run'}]{name}"
+
+    async def _bring(self, emit: Emit, work: Path, bases: list[Reference]) -> None:
+        """Copies images of the store that buildah does not have, or has otherwise."""
+        local = [(name, image) for name in bases if (image := self._local(name))]
+        if not local:
+            return
+        async with self._core.lock("buildah's images"):
+            have = await self._names(work)
+            for name, image in local:
+                if have.get(str(name)) == image.id[7:]:
+                    continue
+                emit({"stream": f"Preparing {name.familiar} for the build\n"})
+                if image.id[7:] in have.values():
+                    command = self._buildah(work, "tag", image.id[7:], str(name))
+                    await run.run(command, env=self._env(work))
+                else:
+                    await self._copy(work, name, image)
+
+    def _local(self, name: Reference) -> Image | None:
+        try:
+            return self._core.find(str(name))
+        except NotFound:
+            return None
+
+    async def _names(self, work: Path) -> dict[str, str]:
+        """Names in buildah's storage to ids without sha256; unnamed ones under their id."""
+        command = self._buildah(work, "images", "--all", "--json", "--no-trunc")
+        result = await run.run(command, env=self._env(work))
+        listed = json.loads(result.stdout or b"[]") or []
+        names: dict[str, str] = {}
+        for image in listed:
+            id = str(image["id"]).removeprefix("sha256:")
+            for name in image.get("names") or [id]:
+                names[name] = id
+        return names
+
+    async def _copy(self, work: Path, name: Reference, image: Image) -> None:
+        record = self._core.record(image)
+        raw = self._core.blobs.read(record.manifest)
+        blobs = frozenset((record.id, *record.layers))
+        with skopeo.folder_of(self._core.blobs, raw, blobs) as source:
+            target = self._stored(work, str(name))
+            command = [*_PRIVATE, *skopeo.argv("copy", "-q", source, target)]
+            await run.run(command, env=self._env(work), timeout=_IMPORT_TIMEOUT)
+
+    async def _run(
+        self,
+        emit: Emit,
+        work: Path,
+        options: BuildOptions,
+        auths: Mapping[str, Any],
+        bases: list[Reference],
+    ) -> str:
+        """Lets buildah build; the id of what it made."""
+        files.write(work / "registries.conf", _registries(bases))
+        with skopeo.authfile(work, auths) as secret:
+            arguments = ["bud", "--isolation", "chroot", "--format", "docker", "--layers"]
+            arguments += ["--identity-label=false", "--iidfile", str(work / "id"), "--retry", "1"]
+            arguments += ["--authfile", secret, "-f", str(work / "Dockerfile")]
+            if (work / "ignore").exists():
+                arguments += ["--ignorefile", str(work / "ignore")]
+            if not _POLICY.exists():
+                policy = '{"default":[{"type":"insecureAcceptAnything"}]}'
+                files.write(work / "policy.json", policy)
+                arguments += ["--signature-policy", str(work / "policy.json")]
+            arguments += options.arguments_of_buildah()
+            command = self._buildah(work, *arguments, str(work / "context"))
+            tail: list[str] = []
+            lines = run.lines(command, timeout=_TIMEOUT, env=self._env(work), new_session=True)
+            try:
+                async with contextlib.aclosing(lines):
+                    async for line in lines:
+                        tail = (tail + [line])[-_TAIL:]
+                        emit({"stream": line + "\n"})
+            except Failed as error:
+                raise _explain(error, tail, bases) from error
+        return (work / "id").read_text().strip().removeprefix("sha256:")
+
+    async def _take(self, emit: Emit, work: Path, id: str, options: BuildOptions) -> Image:
+        """Brings what was built into the store."""
+        source = self._stored(work, f"@{id}")
+        known = self._core.get(f"sha256:{id}")
+        if known is not None:
+            raw = self._core.blobs.read(self._core.record(known).manifest)
+        else:
+            emit({"stream": f"Preparing {id[:12]}\n"})
+            raw = await skopeo.raw_manifest(source, prefix=_PRIVATE)
+            await fetch_missing(self._core, source, manifests.read(raw), prefix=_PRIVATE)
+        return await self._core.add(raw, tags=options.tags)
+
+
+def _registries(bases: list[Reference]) -> str:
+    """The machine's registries.conf with Docker's rules added: short names are Docker
+    Hub's, and registries of this machine may use plain HTTP.
+    """
+    try:
+        text = _REGISTRIES.read_text()
+    except OSError:
+        text = ""
+    plain = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    if "[registries." in plain:  # version 1 of the format cannot be mixed with 2
+        plain = ""
+    if "unqualified-search-registries" not in plain:
+        plain = f'unqualified-search-registries = ["{reference.HUB}"]\n{plain}'
+    if "short-name-mode" not in plain:
+        plain = f'short-name-mode = "disabled"\n{plain}'
+    for domain in sorted({name.domain for name in bases if name.is_loopback}):
+        plain += f'\n[[registry]]\nlocation = "{domain}"\ninsecure = true\n'
+    return plain + "\n"
+
+
+def _explain(error: Failed, tail: list[str], bases: list[Reference]) -> GemelError:
+    """What a failed build means: a base that is not to be had, or a step that failed."""
+    text = "\n".join(tail)
+    if _TRANSPORT.search(text) and bases:
+        name = next((base for base in bases if base.path in text), bases[0])
+        explained = skopeo.explain(Failed(error.brief, text), name)
+        if not isinstance(explained, Failed) or explained.brief != error.brief:
+            return explained
+    brief = "the build failed"
+    if match := _STEP.search(text):
+        brief += f" at {match[1]}: {match[2]}"
+    return Failed(
+        brief,
+        details="\n".join(line for line in tail if line.strip()),
+        resolution="the lines above are the build's last",
+    )
+
+
+def _driver(work: Path) -> str:
+    """overlay where this file system can be under one, else vfs (slower, always works)."""
+    lower, upper, inner, top = (files.folder(work / name) for name in ("l", "u", "w", "m"))
+    try:
+        mounts.mount(
+            "overlay", top, "overlay", data=f"lowerdir={lower},upperdir={upper},workdir={inner}"
+        )
+    except Failed:
+        return "vfs"
+    mounts.unmount(top)
+    return "overlay"
+
+
+def _size(folder: Path) -> int:
+    """Bytes that a folder takes on the disk."""
+    seen: set[int] = set()
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                facts = os.lstat(os.path.join(root, name))
+                if facts.st_ino not in seen:
+                    seen.add(facts.st_ino)
+                    total += facts.st_blocks * 512
+    return total
