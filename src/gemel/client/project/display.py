@@ -88,6 +88,11 @@ class Progress:
                 self.stream.write(text + "\n")
                 self.stream.flush()
 
+    def detail(self, text: str) -> None:
+        """A line of a build's output: printed where lines are, left out where they are redrawn."""
+        if self.mode == "plain":
+            self.note(text)
+
     def _finish(self, resource: str, status: str, mark: str) -> None:
         with self._lock:
             old = self._lines.get(resource)

@@ -66,11 +66,13 @@ class Printer:
             self._codes[name] = _COLOURS[len(self._codes) % len(_COLOURS)]
         return self._codes[name]
 
-    def line(self, name: str, text: str, *, error: bool = False) -> None:
-        """One line of ``name``, without its end."""
+    def line(self, name: str, text: str, *, error: bool = False, status: bool = False) -> None:
+        """One line of ``name``, without its end. status: not its own, but about it."""
         with self._lock:
             head = ""
-            if self.prefix:
+            if status:
+                head = f"{name} " if not self.prefix else f"{name.ljust(self._width)}  "
+            elif self.prefix:
                 self._width = max(self._width, len(name))
                 head = f"{name.ljust(self._width)}  | "
                 if self.colour:
@@ -88,7 +90,7 @@ def _to(stream: object) -> Callable[[str], None]:
     return write
 
 
-class _Lines:
+class Lines:
     """Cuts a stream of bytes into lines."""
 
     def __init__(self, put: Callable[[str], None]) -> None:
@@ -125,8 +127,8 @@ def read_log(
         query=query,
         timeout=None if options.follow else 600,
     )
-    out = _Lines(lambda line: put(line, False))
-    err = _Lines(lambda line: put(line, True))
+    out = Lines(lambda line: put(line, False))
+    err = Lines(lambda line: put(line, True))
     raw = "raw" in response.headers.get("content-type", "multiplexed")
     split = Demultiplexer(Output(out.feed, err.feed), raw=raw)
     for chunk in response.chunks():

@@ -1,13 +1,20 @@
-"""The project of a Compose file, loaded and with its warnings told once. Imports the loader."""
+"""The project of a Compose file, and what of it the engine has now. Imports the loader."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from typing import Any, Protocol
+from collections.abc import Collection
+from typing import Protocol
 
-Project = Any
+from gemel.client.engine import Client
+from gemel.client.project import images
+from gemel.compose import load as load_files
+from gemel.compose.observed import Observed, observe, project_from
+from gemel.compose.project import Project, Service
+from gemel.compose.requests import PREFIX
+
+__all__ = ["Project", "Service", "from_engine", "load", "look"]
 
 
 class Options(Protocol):
@@ -20,9 +27,18 @@ class Options(Protocol):
     project_directory: str
 
 
-def load(options: Options, *, interpolate: bool = True, check: bool = True) -> Project:
-    """Reads the files. Raises InvalidInput with file, line and column of every error."""
-    loaded = importlib.import_module("gemel.compose.load").load(
+def load(
+    options: Options,
+    *,
+    interpolate: bool = True,
+    check: bool = True,
+    resolve_env: bool = True,
+) -> Project:
+    """Reads the files; warnings go to standard error.
+
+    Raises InvalidInput with file, line and column of every error, NotFound without a file.
+    """
+    loaded = load_files(
         options.files,
         cwd=os.getcwd(),
         env=os.environ,
@@ -32,7 +48,24 @@ def load(options: Options, *, interpolate: bool = True, check: bool = True) -> P
         name=options.name_option,
         interpolate=interpolate,
         consistency=check,
+        resolve_env=resolve_env,
     )
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return loaded.project
+
+
+def look(client: Client, name: str, refs: Collection[str] = (), parallel: int = 16) -> Observed:
+    """What the engine has of a project, and which of the images ``refs``."""
+    filters = {"label": [f"{PREFIX}project={name}"]}
+    return observe(
+        client.get("/containers/json", all=True, filters=filters),
+        client.get("/networks"),
+        client.get("/volumes").get("Volumes") or [],
+        images.ids(client, refs, parallel),
+    )
+
+
+def from_engine(client: Client, name: str) -> Project:
+    """A project as far as its containers tell (no Compose file)."""
+    return project_from(name, look(client, name))

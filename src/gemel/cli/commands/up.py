@@ -1,0 +1,185 @@
+"""up, create, scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gemel.cli import output
+from gemel.cli.app import App, command, pass_app
+from gemel.cli.complete import SERVICES
+from gemel.client.project.source import Project
+from gemel.client.project.up import Style, Up
+from gemel.compose.plan import ALWAYS, MISSING, NEVER, UpOptions
+from gemel.errors import InvalidInput
+
+_SHARED: list[Callable[[Any], Any]] = [
+    click.option("--build", is_flag=True, help="Build images first."),
+    click.option("--no-build", is_flag=True, help="Build nothing."),
+    click.option(
+        "--pull", type=click.Choice(["always", "missing", "never"]), default=None,
+        help="When to pull images.",
+    ),
+    click.option("--quiet-pull", is_flag=True, help="For Docker's sake; pulls are one line."),
+    click.option("--scale", "scales", multiple=True, metavar="SERVICE=N", help="How many of it."),
+    click.option(
+        "--runtime", "runtimes", multiple=True, metavar="SERVICE=RUNTIME",
+        help="Run it as container or microvm, whatever the file says; several with commas.",
+    ),
+    click.option("--force-recreate", is_flag=True, help="Make all anew."),
+    click.option("--no-recreate", is_flag=True, help="Leave what is there as it is."),
+    click.option("--always-recreate-deps", is_flag=True, help="Make what they need anew."),
+    click.option("--remove-orphans", is_flag=True, help="Remove services not in the file."),
+    click.option("-V", "--renew-anon-volumes", is_flag=True, help="New anonymous volumes."),
+    click.option("-t", "--timeout", type=int, default=None, help="Seconds before a kill."),
+    click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing."),
+    click.option("--keep", is_flag=True, help="If it fails, leave what was made."),
+]  # fmt: skip
+
+
+def _shared(function: Any) -> Any:
+    for option in reversed(_SHARED):
+        function = option(function)
+    return function
+
+
+def style_of(app: App) -> Style:
+    """How progress is shown."""
+    return Style(app.progress, output.colourful(2), app.parallel)
+
+
+def pairs(texts: tuple[str, ...], what: str) -> dict[str, str]:
+    """``a=b,c=d`` options as a dict. Raises InvalidInput."""
+    out: dict[str, str] = {}
+    for text in texts:
+        for part in filter(None, text.split(",")):
+            key, found, value = part.partition("=")
+            if not found or not key or not value:
+                raise InvalidInput(
+                    f"`{part}` is not understood", resolution=f"--{what} SERVICE=VALUE"
+                )
+            out[key] = value
+    return out
+
+
+def changed(project: Project, services: tuple[str, ...], given: dict[str, Any]) -> Project:
+    """The project with the command line's runtimes and scales, and named services enabled."""
+    project = project.enabling(services)
+    runtimes = pairs(given["runtimes"], "runtime")
+    if runtimes:
+        project = project.with_runtimes(runtimes)
+    counts: dict[str, int] = {}
+    for name, count in pairs(given["scales"], "scale").items():
+        if not count.isdigit():
+            raise InvalidInput(f"`{name}={count}`: {count} is no number of instances")
+        counts[name] = int(count)
+    return project.with_scale(counts) if counts else project
+
+
+def options_of(services: tuple[str, ...], given: dict[str, Any], *, start: bool) -> UpOptions:
+    """What plans take, from the command's options. Raises InvalidInput for contradictions."""
+    if given["build"] and given["no_build"]:
+        raise InvalidInput("--build and --no-build exclude each other")
+    return UpOptions(
+        services=services,
+        no_deps=given.get("no_deps", False),
+        force_recreate=given["force_recreate"],
+        no_recreate=given["no_recreate"],
+        always_recreate_deps=given["always_recreate_deps"],
+        remove_orphans=given["remove_orphans"],
+        renew_anon_volumes=given["renew_anon_volumes"],
+        timeout=given["timeout"],
+        build=ALWAYS if given["build"] else NEVER if given["no_build"] else MISSING,
+        pull=given["pull"] or "",
+        start=start,
+    )
+
+
+@command()
+@click.argument("services", nargs=-1, type=SERVICES, metavar="[SERVICE]...")
+@click.option("-d", "--detach", is_flag=True, help="Leave it running in the background.")
+@click.option("--wait", "wait", is_flag=True, help="Until all run and are healthy; implies -d.")
+@click.option("--wait-timeout", type=float, default=None, metavar="SECONDS", help="At most.")
+@click.option("--no-deps", is_flag=True, help="Not what they depend on.")
+@click.option("--no-start", is_flag=True, help="Create only.")
+@click.option("--abort-on-container-exit", is_flag=True, help="Stop all when one ends.")
+@click.option("--abort-on-container-failure", is_flag=True, help="Stop all when one fails.")
+@click.option("--exit-code-from", default="", metavar="SERVICE", help="Its status is ours.")
+@click.option("--attach", "attached", multiple=True, metavar="SERVICE", help="Show only these.")
+@click.option("--no-attach", "unattached", multiple=True, metavar="SERVICE", help="Not these.")
+@click.option("--attach-dependencies", is_flag=True, help="Show what they depend on too.")
+@click.option("--no-log-prefix", is_flag=True, help="No names before the lines.")
+@click.option("--no-color", is_flag=True, help="No colour in the output.")
+@click.option("--timestamps", is_flag=True, help="For Docker's sake; see `gemel logs -t`.")
+@_shared
+@pass_app
+def up(app: App, services: tuple[str, ...], **given: Any) -> int:
+    """Create and start the application of the Compose file, or some of its services.
+
+    Without -d their output is shown, and Ctrl-C stops them. What is there already is
+    kept unless it has changed. A start that fails takes back what it had made.
+    """
+    abort = given["abort_on_container_exit"] or given["abort_on_container_failure"]
+    detach = given["detach"] or given["wait"] or given["no_start"]
+    if detach and (abort or given["exit_code_from"] or given["attached"]):
+        raise InvalidInput(
+            "-d (--wait, --no-start) excludes --attach and the options that wait for an end"
+        )
+    project = changed(app.project(), services, given)
+    if given["exit_code_from"]:
+        project.service(given["exit_code_from"])
+    work = Up(
+        app.client,
+        project,
+        options_of(services, given, start=not given["no_start"]),
+        style_of(app),
+        keep=given["keep"],
+    )
+    if given["dry_run"]:
+        for line in work.dry_run():
+            output.say(line)
+        return 0
+    if not detach:
+        from gemel.cli.attached import run_attached
+
+        return run_attached(app, work, services, given)
+    work.detached(work.prepare())
+    if given["wait"]:
+        work.wait_ready(given["wait_timeout"])
+    return 0
+
+
+@command()
+@click.argument("services", nargs=-1, type=SERVICES, metavar="[SERVICE]...")
+@_shared
+@pass_app
+def create(app: App, services: tuple[str, ...], **given: Any) -> int:
+    """Create the application's networks, volumes and containers, without starting them."""
+    project = changed(app.project(), services, given)
+    work = Up(app.client, project, options_of(services, given, start=False), style_of(app),
+              keep=given["keep"])  # fmt: skip
+    if given["dry_run"]:
+        for line in work.dry_run():
+            output.say(line)
+        return 0
+    work.detached(work.prepare())
+    return 0
+
+
+@command()
+@click.argument("counts", nargs=-1, required=True, metavar="SERVICE=N...")
+@click.option("--no-deps", is_flag=True, help="Not what they depend on.")
+@pass_app
+def scale(app: App, counts: tuple[str, ...], no_deps: bool) -> None:
+    """Change the number of replicas of services."""
+    wanted: dict[str, int] = {}
+    for name, count in pairs(counts, "scale").items():
+        if not count.isdigit():
+            raise InvalidInput(f"`{name}={count}`: {count} is no number of instances")
+        wanted[name] = int(count)
+    project = app.project().enabling(tuple(wanted)).with_scale(wanted)
+    options = UpOptions(services=tuple(wanted), no_deps=no_deps)
+    work = Up(app.client, project, options, style_of(app))
+    work.detached(work.prepare())
