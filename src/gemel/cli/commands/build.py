@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from gemel.cli.app import App, command, pass_app
 from gemel.cli.complete import SERVICES
 from gemel.client import context as build_context
 from gemel.client.engine import Client
-from gemel.client.pull import Lines, checked
+from gemel.client.pull import Lines, checked, push_image
 
 
 def build_one(
@@ -106,20 +105,28 @@ def build(
 ) -> None:
     """Build the images of services that have a `build:` in the Compose file."""
     from gemel.cli import values
+    from gemel.cli.commands.up import style_of
+    from gemel.client.project.up import Up
+    from gemel.compose.plan import ALWAYS, UpOptions
 
-    images = importlib.import_module("gemel.cli.images")
-
-    extra = dict(entry.partition("=")[::2] for entry in values.environment(args, []))
-    built = images.build_services(
-        app,
-        services,
-        args=extra,
-        no_cache=no_cache,
-        pull=pull,
-        quiet=quiet,
-        dependencies=with_dependencies,
-    )
-    if not built:
+    project = app.project().enabling(services)
+    names = tuple(services or project.services)
+    if with_dependencies:
+        names = tuple(project.with_dependencies(names))
+    chosen = tuple(name for name in names if project.service(name).build is not None)
+    if not chosen:
         output.warn("no service with a `build:` to build")
+        return
+    extra = dict(entry.partition("=")[::2] for entry in values.environment(args, []))
+    style = style_of(app)
+    work = Up(
+        app.client,
+        project,
+        UpOptions(services=chosen, no_deps=True, build=ALWAYS, pull="missing"),
+        style._replace(mode="quiet") if quiet else style,
+        build_options={"nocache": no_cache, "pull": pull, "args": extra},
+    )
+    work.images()
     if push:
-        images.push_services(app, built)
+        for name in chosen:
+            push_image(app.client, project.image_of(project.service(name)), quiet=quiet)

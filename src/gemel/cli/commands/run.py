@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -143,8 +142,9 @@ def run(app: App, what: str, argv: tuple[str, ...], **options: Any) -> int:
     if app.files or (not _is_path(what) and app.compose_files()):
         services = list(app.project().services) if app.files else defined_services(app)
         if what in services:
-            oneoff = importlib.import_module("gemel.cli.oneoff")
-            return int(oneoff.run_service(app, what, argv, options))
+            from gemel.cli.oneoff import run_service
+
+            return run_service(app, what, argv, options)
     try:
         return run_image(app, what, argv, options)
     except RunFailed:

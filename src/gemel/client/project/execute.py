@@ -279,7 +279,7 @@ class Executor:
         count = 0
         order = {"containers": 0, "networks": 1, "volumes": 2}
         with self._lock:
-            made = sorted(reversed(self.made), key=lambda entry: order[entry[0]])
+            made = sorted(self.made, key=lambda entry: order[entry[0]])
             self.made = []
         for kind, name, id in made:
             text = f"{kind[:-1].capitalize()} {name}"

@@ -74,19 +74,24 @@ class Up:
         self.executors.append(made)
         return made
 
-    def prepare(self) -> Plan:
-        """Sees to the images; gives back the plan of what is to be done then."""
+    def images(self) -> tuple[Observed, tuple[str, ...]]:
+        """Builds and pulls; what is there then, and the plan's warnings."""
         observed = self._look()
-        for_images = plan_images(self.project, observed, self.options)
-        if for_images.steps:
+        plan = plan_images(self.project, observed, self.options)
+        if plan.steps:
             titles = {Kind.BUILD: "Building", Kind.PULL: "Pulling"}
-            kinds = {step.kind for step in for_images.steps}
+            kinds = {step.kind for step in plan.steps}
             title = titles[next(iter(kinds))] if len(kinds) == 1 else "Running"
             with self._progress(title) as shown:
-                self._executor(shown).run(for_images)
+                self._executor(shown).run(plan)
             observed = msgspec.structs.replace(observed, images=dict(self.image_ids))
+        return observed, plan.warnings
+
+    def prepare(self) -> Plan:
+        """Sees to the images; gives back the plan of what is to be done then."""
+        observed, warnings = self.images()
         plan = plan_up(self.project, observed, self.options)
-        for warning in for_images.warnings + plan.warnings:
+        for warning in warnings + plan.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         return plan
 
@@ -132,6 +137,13 @@ class Up:
             except Exception:
                 self._take_back(shown)
                 raise
+
+    def resources(self, plan: Plan) -> None:
+        """Networks and volumes only."""
+        kinds = (Kind.CREATE_NETWORK, Kind.CREATE_VOLUME)
+        if plan.of(*kinds):
+            with self._progress("Running") as shown:
+                self._executor(shown).run(plan, only=kinds)
 
     def start(self, plan: Plan, before_start: Callable[[Target], None]) -> None:
         """The starts, without progress: the output of the services is shown instead."""
