@@ -244,7 +244,7 @@ def explain(error: GemelError, name: Reference) -> GemelError:
             f"cannot reach the registry {name.domain}",
             details=_last(text),
             resolution="check the network and the name; without a registry, `gemel image "
-            "bootstrap` makes a base image and `gemel load` reads an archive",
+            "bootstrap` makes a base image and `gemel image load` reads an archive",
         )
     return error
 
