@@ -16,8 +16,7 @@ from gemel.errors import Failed, GemelError
 from gemel.host import files, run
 from gemel.host.privileges import start_time
 from gemel.model.network import Endpoint, NetworkInfo
-from gemel.net.dns.server import CONTROL_LIMIT, Done, Hello, Order, version
-from gemel.net.dns.zone import Snapshot
+from gemel.net.dns.protocol import CONTROL_LIMIT, Done, Hello, Order, Snapshot, version
 
 log = logging.getLogger("gemel.net")
 

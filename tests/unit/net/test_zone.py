@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from gemel.model.network import Endpoint, NetworkInfo
 from gemel.net.dns.forward import _fits
-from gemel.net.dns.zone import LARGEST_UDP, PLAIN_UDP, Forward, Snapshot, Zone, failure
+from gemel.net.dns.protocol import Snapshot
+from gemel.net.dns.zone import KEPT, LARGEST_UDP, PLAIN_UDP, VARIANTS, Forward, Zone, failure
 
 
 def network(id: str, n: int, internal: bool = False) -> NetworkInfo:
@@ -148,6 +149,34 @@ def test_long_answers_are_cut_over_udp_only() -> None:
         whole = ZONE.answer(query, "10.89.3.2", tcp=True)
         assert isinstance(whole, bytes)
         assert len(dns.message.from_wire(whole).answer[0]) == len(MANY)
+
+
+def test_kept_answers_are_those_of_the_client_and_in_random_order() -> None:
+    zone = Zone(
+        Snapshot(
+            1,
+            (network("one", 0), network("two", 1)),
+            tuple(
+                endpoint(net, f"{net}{n}", f"10.89.{index}.{n}", "web")
+                for index, net in enumerate(("one", "two"))
+                for n in range(2, 6)
+            ),
+        )
+    )
+    firsts = set()
+    for round in range(20 * VARIANTS):
+        client = f"10.89.{round % 2}.2"
+        query = dns.message.make_query("web", "A")
+        wire = zone.answer(query.to_wire(), client)
+        assert isinstance(wire, bytes)
+        answer = dns.message.from_wire(wire)
+        assert answer.id == query.id
+        assert {str(item)[:8] for item in answer.answer[0]} == {client[:8]}
+        firsts.add(str(answer.answer[0][0]))
+    assert len(firsts) > 2
+    for n in range(3 * KEPT):
+        zone.answer(dns.message.make_query(f"x{n}", "A").to_wire(), "10.89.0.2")
+    assert len(zone._kept) <= KEPT
 
 
 def test_answers_and_fragments_are_ignored() -> None:

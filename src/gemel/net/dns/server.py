@@ -1,70 +1,32 @@
-"""Sockets of the DNS server: one UDP and one TCP socket on every gateway, and a control socket.
-
-Control protocol (unix stream, one JSON object a line). The server greets with
-``{"version", "pid"}``. ``{"snapshot": …}`` is answered with ``{"generation",
-"failures"}`` once it holds; ``{"stop": true}`` ends the server.
-"""
+"""Sockets of the DNS server: one UDP and one TCP socket on every gateway, and a control socket."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-import hashlib
 import logging
 import os
 import socket
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import cast
 
 import msgspec
 
 from gemel.net.dns.forward import HostServers, ask
-from gemel.net.dns.zone import Forward, Snapshot, Zone, failure
+from gemel.net.dns.protocol import CONTROL_LIMIT, Done, Hello, Order, Snapshot, version
+from gemel.net.dns.zone import Forward, Zone, failure
 
 log = logging.getLogger("gemel.dns")
 
-#: Questions under way to other servers at once; what comes above that is dropped.
-FORWARDS = 256
-#: TCP connections of clients at once, and seconds that an idle one is kept.
-CONNECTIONS, IDLE = 128, 10.0
-#: Bytes that a control message may have.
-CONTROL_LIMIT = 64 << 20
+#: Questions under way to other servers at once, of all clients and of one; others are dropped.
+FORWARDS, FORWARDS_OF_ONE = 256, 64
+#: TCP connections at once, of all clients and of one, and seconds that an idle one is kept.
+CONNECTIONS, CONNECTIONS_OF_ONE, IDLE = 128, 16, 10.0
 
 _FREEBIND = 15  # IP_FREEBIND: bind to the address of a bridge that may come later
-
-
-def version() -> str:
-    """Names the server's code: an engine of a later version starts a new server."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-
-
-class Hello(msgspec.Struct):
-    """The server's greeting."""
-
-    version: str
-    pid: int
-
-
-class Order(msgspec.Struct, omit_defaults=True):
-    """What the engine tells the server."""
-
-    snapshot: Snapshot | None = None
-    stop: bool = False
-
-
-class Done(msgspec.Struct):
-    """The server's answer: what it holds now.
-
-    ports: of gateways whose port 53 another program has, the port used instead
-    (the engine leads 53 there). failures: gateway to reason.
-    """
-
-    generation: int
-    ports: dict[str, int] = {}
-    failures: dict[str, str] = {}
 
 
 class _Listener(asyncio.DatagramProtocol):
@@ -124,6 +86,12 @@ def _sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]:
     raise OSError(errno.EADDRINUSE, "no port is free for UDP and TCP")
 
 
+def _less(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
+
+
 class Server:
     """Answers on all gateways of the zone that it was given last."""
 
@@ -132,7 +100,8 @@ class Server:
         self._hosts = HostServers(resolv_conf)
         self._port = port
         self._listeners: dict[str, _Listener] = {}
-        self._connections = 0
+        self._connections: Counter[str] = Counter()
+        self._forwards: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self.stopped = asyncio.Event()
 
@@ -183,7 +152,12 @@ class Server:
         answer = self._answer(data, addr[0], tcp=False)
         if isinstance(answer, bytes):
             listener.send(answer, addr)
-        elif answer is not None and len(self._tasks) < FORWARDS:
+        elif (
+            answer is not None
+            and len(self._tasks) < FORWARDS
+            and self._forwards[addr[0]] < FORWARDS_OF_ONE
+        ):
+            self._forwards[addr[0]] += 1
             task = asyncio.create_task(self._relay(listener, data, addr, answer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -202,14 +176,20 @@ class Server:
     async def _relay(
         self, listener: _Listener, data: bytes, addr: tuple[str, int], forward: Forward
     ) -> None:
-        listener.send(await self._ask(data, forward, tcp=False), addr)
+        try:
+            listener.send(await self._ask(data, forward, tcp=False), addr)
+        finally:
+            _less(self._forwards, addr[0])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's TCP connection."""
-        self._connections += 1
+        client = (writer.get_extra_info("peername") or ("",))[0]
+        self._connections[client] += 1
         try:
-            client = writer.get_extra_info("peername")[0]
-            while self._connections <= CONNECTIONS:
+            while (
+                self._connections[client] <= CONNECTIONS_OF_ONE
+                and self._connections.total() <= CONNECTIONS
+            ):
                 async with asyncio.timeout(IDLE):
                     (size,) = struct.unpack(">H", await reader.readexactly(2))
                     data = await reader.readexactly(size)
@@ -223,7 +203,7 @@ class Server:
         except (OSError, EOFError, TimeoutError):
             pass
         finally:
-            self._connections -= 1
+            _less(self._connections, client)
             writer.close()
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
