@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from gemel.model.paths import Paths
-from gemel.runtime.microvm.artifacts import agent_path
+from gemel.runtime.microvm import artifacts
 from gemel.runtime.microvm.initrd import ensure_initrd
 from gemel.runtime.microvm.kernel import ensure_kernel
 
@@ -20,7 +20,7 @@ async def prepare(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     paths = Paths(folder, folder / "run")
     kernel = await ensure_kernel(paths, print)
-    await ensure_initrd(paths, kernel, agent_path())
+    await ensure_initrd(paths, kernel, artifacts.find("agent"))
 
 
 if __name__ == "__main__":

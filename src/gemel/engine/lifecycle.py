@@ -109,6 +109,7 @@ class Lifecycle:
                 work.append(core.sync_ports())
             pid = await _all(*work)
             one.state.pid = pid if isinstance(pid, int) else 0
+            one.state.started_at = now()
             one.state.exit_code = 0
             one.state.oom = False
             one.state.finished_at = "0001-01-01T00:00:00Z"
