@@ -163,7 +163,7 @@ class Images:
         self, context: AsyncIterator[bytes], options: Mapping[str, str], auth: Json | None
     ) -> AsyncIterator[Json]:
         """POST /build."""
-        return self.store.build(context, options, auth)  # type: ignore[attr-defined,no-any-return]
+        return self.store.build(context, options, auth)
 
     def bootstrap(self, ref: str, suite: str, packages: Sequence[str]) -> AsyncIterator[Json]:
         """See facade.Images."""
