@@ -369,6 +369,13 @@ async def test_networks_are_isolated_and_an_instance_may_be_on_two(world: World)
     assert await tcp(a, b.address, 80, NOT) == "TimeoutError"
     assert "eth1" not in await a.run("ip", "-o", "link")
 
+    # the other one goes: the default route must come back by way of the one that is left
+    await world.manager.connect(a.id, a.namespace, iface)
+    await world.manager.disconnect(a.id, a.namespace, a.interfaces[0])
+    assert "default" not in await a.run("ip", "route")
+    await world.manager.reroute(a.namespace, [iface])
+    assert f"default via {two.gateway} dev eth1" in await a.run("ip", "route")
+
 
 async def test_tcp_port_on_localhost(world: World, outside: Box) -> None:
     net = await world.network("n")

@@ -232,7 +232,10 @@ class Core:
         """Every running container's published ports."""
         result = []
         for one in self.containers.values():
-            end = next((e for e in one.endpoints if e.address), None)
+            ends = [e for e in one.endpoints if e.address]
+            # an internal network has no way in either, but from the host itself
+            inner = {network.id for network in self.networks.values() if network.internal}
+            end = next((e for e in ends if e.network_id not in inner), next(iter(ends), None))
             if end is None or not one.state.running:
                 continue
             network = self.networks.get(end.network_id)

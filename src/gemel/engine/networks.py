@@ -274,6 +274,8 @@ class Networks:
                 interface = next(i for e, i in pairs if e is end)
                 await core.net.disconnect(one.id, core.paths.netns(one.id), interface)
             one.endpoints = [e for e in one.endpoints if e is not end]
+            if one.state.running:
+                await core.net.reroute(core.paths.netns(one.id), spec.interfaces(core, one))
             await core.save(one)
         await core.sync_names()
         if one.bindings:

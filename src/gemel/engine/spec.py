@@ -24,9 +24,11 @@ from gemel.net.resolv import hosts_file, resolv_conf
 
 
 def interfaces(core: Core, one: Container) -> tuple[Interface, ...]:
-    """The network interfaces of a container, in order; the first has the default route."""
+    """The network interfaces of a container, in order; the first with a way out has the route."""
     result = []
-    for n, end in enumerate(sorted(one.endpoints, key=lambda e: e.index)):
+    ends = sorted(one.endpoints, key=lambda e: e.index)
+    outward = next((e for e in ends if not core.networks[e.network_id].internal), None)
+    for end in ends:
         network = core.networks[end.network_id]
         result.append(
             Interface(
@@ -37,7 +39,7 @@ def interfaces(core: Core, one: Container) -> tuple[Interface, ...]:
                 address=f"{end.address}/{network.subnet.partition('/')[2]}",
                 gateway=network.gateway,
                 mtu=network.mtu,
-                default_route=n == 0,
+                default_route=end is outward,
             )
         )
     return tuple(result)
@@ -95,6 +97,7 @@ def write_files(core: Core, one: Container) -> tuple[GuestFile, ...]:
             dns=host.dns or [],
             search=host.dns_search or [],
             options=host.dns_options or [],
+            host=_host_text("/etc/resolv.conf"),
         )
     taken = {point.target for point in one.mounts}
     result = []

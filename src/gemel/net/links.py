@@ -141,6 +141,19 @@ def _configure(iface: Interface) -> None:
         kernel.send(*messages)
 
 
+def reroute(namespace: Path, interfaces: Sequence[Interface]) -> None:
+    """Adds the default route of the interface that should have it, if there is none."""
+
+    def work() -> None:
+        with Netlink() as kernel:
+            for iface in interfaces:
+                if iface.default_route and iface.gateway:
+                    index = socket.if_nametoindex(iface.name)
+                    kernel.send(netlink.add_default_route(index, iface.gateway))
+
+    namespaces.inside(namespace, work)
+
+
 def taken_ranges(ignore: Collection[str]) -> list[str]:
     """CIDRs that the host has addresses in or routes to, but for those of links in ``ignore``."""
     with Netlink() as kernel:

@@ -240,6 +240,10 @@ class NetworkManager:
         """Removes an interface, both ends of it. Idempotent."""
         await asyncio.to_thread(links.remove, iface.host)
 
+    async def reroute(self, namespace: Path, interfaces: Sequence[Interface]) -> None:
+        """Gives a running container a default route again, after the one with it was removed."""
+        await asyncio.to_thread(links.reroute, namespace, interfaces)
+
     # -- names ---------------------------------------------------------------------------
 
     async def set_endpoints(
@@ -303,11 +307,6 @@ class NetworkManager:
             found.append(Finding("firewall", "warning", details, resolution))
         for gateway, reason in self._resolver.held.failures.items():
             found.append(Finding("names", "warning", f"no DNS server on {gateway}: {reason}"))
-        try:
-            subnet, _ = self.allocate_subnet(list(self._networks.values()))
-            found.append(Finding("addresses", "ok", f"the next network would get {subnet}"))
-        except GemelError as error:
-            found.append(Finding("addresses", "warning", error.brief, error.resolution))
         if not Path("/dev/net/tun").exists():
             found.append(
                 Finding("tun", "missing", "micro VMs need /dev/net/tun", "run: modprobe tun")
