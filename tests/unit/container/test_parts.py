@@ -94,17 +94,43 @@ def test_seccomp_conditions() -> None:
     assert [rule["names"][0] for rule in got["syscalls"]] == ["read", "a", "c", "d", "e"]
 
 
+def test_narrowed_as_dockers() -> None:
+    """Namespaces, mounts and keyrings are for CAP_SYS_ADMIN or nobody; clone for all."""
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [
+            {"names": ["read", "mount", "keyctl", "clone", "clone3"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["unshare"], "action": "SCMP_ACT_ALLOW"},
+        ],
+    }
+
+    def allowed(*caps: str) -> dict[str, object]:
+        rules = seccomp.oci(seccomp.narrowed(profile), caps, "x86_64", (6, 1))["syscalls"]
+        return {
+            name: rule.get("args")
+            for rule in rules
+            if rule["action"] == "SCMP_ACT_ALLOW"
+            for name in rule["names"]
+        }
+
+    plain = allowed()
+    assert set(plain) == {"read", "clone"} and plain["clone"]
+    admin = allowed("CAP_SYS_ADMIN")
+    assert {"read", "mount", "unshare", "clone", "clone3"} <= set(admin)
+    assert admin["clone"] is None and "keyctl" not in admin
+
+
 def test_profiles(tmp_path: Path) -> None:
     file = tmp_path / "seccomp.json"
     profiles = facts.Profiles(file)
     with pytest.raises(Unavailable):
         profiles.get("default")
-    file.write_text(json.dumps({"a": 1}))
-    assert profiles.get("default") == {"a": 1}
+    file.write_text(json.dumps({"a": 1, "syscalls": []}))
+    assert (profiles.get("default") or {})["a"] == 1
     other = tmp_path / "other"
     other.write_text(json.dumps({"a": 2}))
     os.replace(other, file)
-    assert profiles.get("default") == {"a": 2}
+    assert (profiles.get("default") or {})["a"] == 2
     assert profiles.get("unconfined") is None
     assert profiles.get('{"b": 3}') == {"b": 3}
     for wrong in ("{", "[]"):

@@ -30,7 +30,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     swap_accounting: bool = True
     machine: str = "x86_64"
     kernel: tuple[int, int] = (6, 1)
-    last_capability: int = 40
+    capabilities: tuple[str, ...] = defaults.ALL_CAPABILITIES
+    """Those that the engine has, and can hand on."""
     nofile: int = 1 << 20
     """The highest number of open files that a process may be given."""
     init: str = ""
@@ -54,13 +55,17 @@ def config(
     spec: InstanceSpec,
     *,
     rootfs: Path,
+    shm: Path | None = None,
     cgroup: str,
     identity: Identity,
     host: Host,
     profile: Mapping[str, Any] | None,
     devices: Sequence[DeviceNode] = (),
 ) -> Json:
-    """The whole config.json. profile: the seccomp profile in Docker's format, None for none."""
+    """The whole config.json. profile: the seccomp profile in Docker's format, None for none.
+
+    shm: what is seen at /dev/shm, a folder of the host; None for a tmpfs of its own.
+    """
     linux: Json = {
         "cgroupsPath": cgroup,
         "namespaces": namespaces(spec, host),
@@ -81,7 +86,7 @@ def config(
         "process": first_process(spec, identity, host),
         "root": {"path": str(rootfs), "readonly": spec.security.readonly_rootfs},
         "hostname": spec.hostname,
-        "mounts": mounts(spec, host),
+        "mounts": mounts(spec, host, shm),
         "linux": linux,
         "annotations": {"io.gemel.name": spec.name, "io.gemel.image": spec.image_id},
     }
@@ -142,26 +147,30 @@ def environment(wanted: Process, identity: Identity, hostname: str) -> list[str]
     return [e for e in added if e.partition("=")[0] not in names] + list(wanted.env)
 
 
-def every_capability(host: Host) -> list[str]:
-    """All that the kernel has."""
-    return list(defaults.ALL_CAPABILITIES[: host.last_capability + 1])
-
-
 def capabilities(spec: InstanceSpec, host: Host) -> list[str]:
-    """Names with ``CAP_``, in the kernel's order. Raises InvalidInput for an unknown one."""
-    known = every_capability(host)
+    """Names with ``CAP_``, in the kernel's order.
+
+    Raises InvalidInput for an unknown one, and for one that the engine lacks itself.
+    """
     if spec.security.privileged:
-        return known
+        return list(host.capabilities)
     add = _named(spec.security.cap_add)
     drop = _named(spec.security.cap_drop)
+    if lacking := add - {"CAP_ALL"} - set(host.capabilities):
+        name = sorted(lacking)[0]
+        raise InvalidInput(
+            f"cannot add capability {name}",
+            details="the engine does not have it itself",
+            resolution="take it out of cap_add, or run the engine with it",
+        )
     chosen = set(defaults.CAPABILITIES)
     if "CAP_ALL" in add:
-        chosen = set(known)
+        chosen = set(host.capabilities)
     if "CAP_ALL" in drop:
         chosen = set()
     chosen |= {name for name in add if name != "CAP_ALL"}
     chosen -= drop
-    return [name for name in known if name in chosen]
+    return [name for name in host.capabilities if name in chosen]
 
 
 def _named(names: Sequence[str]) -> set[str]:
@@ -282,7 +291,7 @@ def _device(node: DeviceNode) -> Json:
     }
 
 
-def mounts(spec: InstanceSpec, host: Host) -> list[Json]:
+def mounts(spec: InstanceSpec, host: Host, shm: Path | None = None) -> list[Json]:
     """All mounts: the system's, then the user's from the shortest path to the longest."""
     privileged = spec.security.privileged
     safe = ["nosuid", "noexec", "nodev"]
@@ -299,7 +308,7 @@ def mounts(spec: InstanceSpec, host: Host) -> list[Json]:
         _mount("/sys", "sysfs", "sysfs", [*safe, *readonly]),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*safe, "relatime", *readonly]),
         _mount("/dev/mqueue", "mqueue", "mqueue", safe),
-        _shm(spec),
+        _shm(spec, shm),
     ]
     users = [_user_mount(mount) for mount in spec.mounts]
     taken = {mount.target for mount in spec.mounts}
@@ -315,12 +324,10 @@ def mounts(spec: InstanceSpec, host: Host) -> list[Json]:
     return [mount for mount in system if mount["destination"] not in replaced] + users
 
 
-def _shm(spec: InstanceSpec) -> Json:
-    if spec.ipc_mode == "host":
-        return _mount("/dev/shm", "bind", "/dev/shm", ["rbind", "rprivate"])
-    if spec.ipc_mode.startswith("/proc/"):
-        source = f"/proc/{spec.ipc_mode.split('/')[2]}/root/dev/shm"
-        return _mount("/dev/shm", "bind", source, ["rbind", "rprivate"])
+def _shm(spec: InstanceSpec, shm: Path | None) -> Json:
+    if shm is not None:
+        options = ["bind", "rprivate", "nosuid", "noexec", "nodev"]
+        return _mount("/dev/shm", "bind", str(shm), options)
     size = f"size={spec.resources.shm_size or 64 << 20}"
     return _mount("/dev/shm", "tmpfs", "shm", ["nosuid", "noexec", "nodev", "mode=1777", size])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 
 from gemel.errors import CommandNotFound, CommandNotRunnable, Failed, GemelError, NotFound
@@ -22,7 +21,8 @@ class Crun:
         """Options that stand before the command."""
         found = ["--root", str(self.state)]
         if log is not None:
-            found += [f"--log=file:{log}", "--log-format=json"]
+            # as text: what crun says inside, just before the program, goes to its output
+            found.append(f"--log=file:{log}")
         return found
 
     def known(self, id: str) -> bool:
@@ -47,15 +47,10 @@ class Crun:
 
 
 def logged(log: Path) -> str:
-    """The errors that crun wrote to its log (a JSON object a line)."""
-    messages: list[str] = []
+    """The last errors that crun wrote to its log."""
     with contextlib.suppress(FileNotFoundError):
-        for line in log.read_text(errors="replace").splitlines():
-            try:
-                messages.append(str(json.loads(line)["msg"]))
-            except (ValueError, KeyError, TypeError):
-                messages.append(line)
-    return "\n".join(messages[-20:])
+        return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+    return ""
 
 
 def refusal(message: str, program: str) -> GemelError:

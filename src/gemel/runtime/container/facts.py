@@ -10,7 +10,7 @@ from typing import Any
 
 from gemel.errors import InvalidInput, Unavailable
 from gemel.host import run
-from gemel.runtime.container import seccomp
+from gemel.runtime.container import defaults, seccomp
 from gemel.runtime.container.bundle import Host
 from gemel.runtime.container.cgroup import Cgroups
 
@@ -48,10 +48,19 @@ def host(cgroups: Cgroups) -> Host:
         swap_accounting=swap,
         machine=machine.machine,
         kernel=(int(major), int(minor.split("-")[0])),
-        last_capability=int(Path("/proc/sys/kernel/cap_last_cap").read_text()),
+        capabilities=_capabilities(Path("/proc/self/status").read_text()),
         nofile=most,
         init=next((path for path in _INITS if os.access(path, os.X_OK)), ""),
     )
+
+
+def _capabilities(status: str) -> tuple[str, ...]:
+    """Those that this process may hand on, from the text of /proc/self/status (pure)."""
+    bits = -1
+    for line in status.splitlines():
+        if line.startswith(("CapPrm:", "CapBnd:")):
+            bits &= int(line.split()[1], 16)
+    return tuple(name for n, name in enumerate(defaults.ALL_CAPABILITIES) if bits >> n & 1)
 
 
 class Profiles:
@@ -80,9 +89,9 @@ class Profiles:
         try:
             facts = self._path.stat()
             if (facts.st_ino, facts.st_mtime_ns) != self._seen:
-                self._default = json.loads(self._path.read_bytes())
+                self._default = seccomp.narrowed(json.loads(self._path.read_bytes()))
                 self._seen = (facts.st_ino, facts.st_mtime_ns)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise Unavailable(
                 "the default seccomp profile cannot be read",
                 details=f"{self._path}: {error}",

@@ -7,9 +7,11 @@ instance is waiting for the end of its conmon (pidfd), without a race to lose.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import signal
 from pathlib import Path
 
 import msgspec
@@ -25,6 +27,9 @@ PROGRAM = "conmon"
 #: Seconds that crun's create may take (a slow disk, a busy machine).
 CREATE_TIMEOUT = 60.0
 
+#: Seconds that a killed conmon may take to be gone.
+ABORT_TIMEOUT = 5.0
+
 #: conmon makes its terminal socket in TMPDIR; the path of a socket has at most 107 bytes.
 _SOCKET_NAME = len("/conmon-term.XXXXXX")
 
@@ -38,6 +43,11 @@ class Files(msgspec.Struct, frozen=True):
     @property
     def rootfs(self) -> Path:
         return self.run / "rootfs"
+
+    @property
+    def shm(self) -> Path:
+        """The tmpfs that is seen at /dev/shm."""
+        return self.run / "shm"
 
     @property
     def config(self) -> Path:
@@ -166,6 +176,26 @@ def load(paths: Files) -> Record | None:
         return msgspec.json.decode(paths.record.read_bytes(), type=Record)
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
+
+
+async def abort(paths: Files) -> None:
+    """Ends a conmon that did not come to the end of ``create``, and crun with it."""
+    try:
+        left = handle(int(paths.conmon_pid.read_text()), 0)
+    except (FileNotFoundError, ValueError):
+        return
+    if left is None:
+        return
+    try:
+        # the pid may be another's by now, if an earlier engine left the file
+        if str(paths.run).encode() in Path(f"/proc/{left.pid}/cmdline").read_bytes():
+            left.send(signal.SIGKILL)
+            async with asyncio.timeout(ABORT_TIMEOUT):
+                await left.ended()
+    except (FileNotFoundError, TimeoutError):
+        pass
+    finally:
+        left.close()
 
 
 def handle(pid: int, started: int) -> Handle | None:

@@ -56,6 +56,13 @@ def _escaped(path: Path) -> str:
     return text.replace(":", "\\:").replace(",", "\\,")
 
 
+def mount_shm(target: Path, size: int) -> None:
+    """The tmpfs of a container's /dev/shm; size in bytes, 0 for Docker's 64 MB."""
+    files.folder(target)
+    flags = mounts.Flag.NOSUID | mounts.Flag.NODEV | mounts.Flag.NOEXEC
+    mounts.mount("shm", target, "tmpfs", flags, f"mode=1777,size={size or 64 << 20}")
+
+
 def identity(root: str | Path, user: str, groups: tuple[str, ...]) -> users.Identity:
     """Who ``user`` is according to the files under ``root``. Raises InvalidInput."""
     with rooted.root(root) as fd:

@@ -130,16 +130,21 @@ class ContainerRuntime:
             # what an earlier run of it left, or one that was not cleaned up
             await self._clean(spec.id)
             self._starting.add(spec.id)
+            # whoever asks may give up, but conmon cannot be stopped between two steps
+            work = asyncio.create_task(self._start(spec))
             try:
-                pid = await self._start(spec)
-                self._starting.discard(spec.id)
-                return pid
-            except BaseException:
-                self._starting.discard(spec.id)
+                return await asyncio.shield(work)
+            except BaseException as error:
+                await asyncio.wait([work])
                 for stream in self._waiting.pop(spec.id, []):
                     stream.abandon()
+                self._starting.discard(spec.id)
                 await asyncio.shield(self._clean(spec.id))
+                if isinstance(error, OSError):
+                    raise Failed(f"cannot start {spec.name}", details=str(error)) from error
                 raise
+            finally:
+                self._starting.discard(spec.id)
 
     async def _start(self, spec: InstanceSpec) -> int:
         paths = self._files(spec.id)
@@ -171,6 +176,7 @@ class ContainerRuntime:
         config = bundle.config(
             spec,
             rootfs=paths.rootfs,
+            shm=self._make_shm(spec, paths),
             cgroup=self._group(spec.id),
             identity=roots.identity(paths.rootfs, spec.process.user, spec.process.groups),
             host=host,
@@ -178,6 +184,21 @@ class ContainerRuntime:
             devices=roots.device_nodes(spec),
         )
         files.write(paths.config, msgspec.json.encode(config))
+
+    def _make_shm(self, spec: InstanceSpec, paths: Files) -> Path | None:
+        """What the container sees at /dev/shm: the host's, that of the one whose ipc it
+
+        joins, or a tmpfs of its own. The host holds it, so that another can join it later.
+        """
+        if spec.ipc_mode == "host":
+            return Path("/dev/shm")
+        if spec.ipc_mode.startswith("/"):
+            for live in self._live.values():
+                if spec.ipc_mode == f"/proc/{live.record.pid}/ns/ipc":
+                    return live.paths.shm
+            return None
+        roots.mount_shm(paths.shm, spec.resources.shm_size)
+        return paths.shm
 
     async def adopt(self, spec: InstanceSpec) -> bool:
         async with self._lock(spec.id):
@@ -240,6 +261,8 @@ class ContainerRuntime:
         live = self._live.get(id)
         if not paths.run.is_dir() and live is None and not self._crun.known(id):
             return
+        if live is None and monitor.load(paths) is None:
+            await monitor.abort(paths)
         await self._crun.delete(id)
         await self._end_monitor(paths, live)
         self._live.pop(id, None)
@@ -269,11 +292,12 @@ class ContainerRuntime:
             left.close()
 
     def _remove_run(self, paths: Files, id: str) -> None:
-        mounts.unmount(paths.rootfs)
+        for place in (paths.rootfs, paths.shm):
+            mounts.unmount(place)
+            if place.is_dir():
+                # never recursively: were it still mounted, that would empty the layer
+                place.rmdir()
         self._cgroups.remove(self._group(id))
-        if paths.rootfs.is_dir():
-            # never recursively: were it still mounted, that would empty the layer
-            paths.rootfs.rmdir()
         files.remove(paths.run)
         if not self._live and not self._starting:
             self._cgroups.remove_empty(f"/{self._paths.cgroup}")
@@ -342,7 +366,7 @@ class ContainerRuntime:
         own = first["process"]
         caps = own["capabilities"]["bounding"]
         if process.privileged:
-            caps = bundle.every_capability(self._known_host())
+            caps = list(self._known_host().capabilities)
         try:
             who = roots.identity(f"/proc/{live.record.pid}/root", process.user, process.groups)
         except FileNotFoundError:

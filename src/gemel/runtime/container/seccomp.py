@@ -3,7 +3,9 @@
 The default profile is that of containers-common (``/usr/share/containers/seccomp.json``,
 Debian's golang-github-containers-common), which is kept up with the kernel's system
 calls by the people of podman and Moby; it is read at run time, so an update of the
-package is an update of the filter.
+package is an update of the filter. It lets a container make namespaces and mounts of
+its own (for podman in podman), and use the kernel's keyrings and io_uring; Docker's does
+not, and so ``narrowed`` takes that away.
 """
 
 from __future__ import annotations
@@ -23,6 +25,53 @@ _MACHINES = {
     "ppc64le": ("ppc64le", "SCMP_ARCH_PPC64LE"),
     "s390x": ("s390x", "SCMP_ARCH_S390X"),
 }
+
+#: What Docker allows with CAP_SYS_ADMIN only.
+_ADMINISTRATION = (
+    *("fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount"),
+    *("open_tree", "quotactl_fd", "sethostname", "setns", "umount", "umount2", "unshare"),
+)
+
+#: What Docker allows nobody: keyrings know no namespaces, io_uring goes past the filter.
+_NEVER = (
+    *("add_key", "keyctl", "request_key"),
+    *("io_uring_enter", "io_uring_register", "io_uring_setup"),
+)
+
+#: CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
+_NAMESPACE_FLAGS = 0x7E020000
+_EPERM, _ENOSYS = 1, 38
+
+
+def narrowed(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """The profile without what Docker refuses (both in Docker's format)."""
+    taken = {*_ADMINISTRATION, *_NEVER, "clone", "clone3"}
+    rules: list[dict[str, Any]] = []
+    for entry in profile.get("syscalls") or []:
+        plain = not any((entry.get("includes") or {}).values())
+        if entry["action"] == "SCMP_ACT_ALLOW" and plain:
+            entry = {**entry, "names": [n for n in entry["names"] if n not in taken]}
+        if entry["names"]:
+            rules.append(entry)
+    admin = {"caps": ["CAP_SYS_ADMIN"]}
+    s390 = {"arches": ["s390", "s390x"]}
+    refuse = {"action": "SCMP_ACT_ERRNO", "errnoRet": _EPERM}
+    allow = {"action": "SCMP_ACT_ALLOW"}
+
+    def no_namespaces(argument: int) -> dict[str, Any]:
+        test = {"index": argument, "value": _NAMESPACE_FLAGS, "valueTwo": 0}
+        return {"names": ["clone"], **allow, "args": [{**test, "op": "SCMP_CMP_MASKED_EQ"}]}
+
+    rules += [
+        {"names": [*_ADMINISTRATION, "clone", "clone3"], **allow, "includes": admin},
+        {"names": list(_ADMINISTRATION), **refuse, "excludes": admin},
+        {"names": list(_NEVER), **refuse},
+        # its flags are in memory, where a filter cannot look: libc falls back to clone
+        {"names": ["clone3"], **refuse, "errnoRet": _ENOSYS, "excludes": admin},
+        {**no_namespaces(0), "excludes": {**admin, **s390}},
+        {**no_namespaces(1), "includes": s390, "excludes": admin},
+    ]
+    return {**profile, "syscalls": rules}
 
 
 def oci(
