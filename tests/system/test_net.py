@@ -516,6 +516,16 @@ async def test_dns_server_is_started_again(world: World, tmp_path: Path) -> None
     assert await addresses(a, net.gateway, "a") == {a.address}
 
 
+async def test_dns_server_that_hangs_is_replaced(world: World, tmp_path: Path) -> None:
+    net = await world.network("n")
+    a = await world.box(net, names=("a",))
+    pid = dns_pid(tmp_path)
+    os.kill(pid, signal.SIGSTOP)
+    b = await world.box(net, names=("b",))
+    assert not alive(pid)
+    assert await addresses(a, net.gateway, "b") == {b.address}
+
+
 async def test_names_outside_are_asked_at_the_hosts_servers(world: World) -> None:
     class Upstream(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

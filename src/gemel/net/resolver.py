@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 from pathlib import Path
@@ -157,6 +158,9 @@ class Resolver:
         try:
             if start_time(pid) == started:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
+                ended = select.poll()
+                ended.register(fd, select.POLLIN)
+                ended.poll(END * 1000)
                 os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
         except (ProcessLookupError, ChildProcessError):
             pass
