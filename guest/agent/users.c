@@ -156,18 +156,19 @@ bool user_resolve(const char *spec, char *const *more, size_t more_count, const 
 	struct file groups = {group ? group : "", group ? group_length : 0};
 	const char *colon = strchr(spec, ':');
 	size_t length = colon ? (size_t)(colon - spec) : strlen(spec);
-	struct field fields[FIELDS], name;
+	struct field fields[FIELDS], name = {NULL, 0};
 	uint32_t gid;
 
 	memset(out, 0, sizeof *out);
 	strcpy(out->home, "/");
 	if (!find_user(users, spec, length, out, &name))
 		return fail(error, error_size, "user", spec, length, "passwd");
-	if (colon && colon[1]) {
-		if (!find_group(groups, colon + 1, strlen(colon + 1), &out->gid))
-			return fail(error, error_size, "group", colon + 1, strlen(colon + 1),
-				    "group");
-	} else if (name.length > 0) {
+	if (colon && colon[1] &&
+	    !find_group(groups, colon + 1, strlen(colon + 1), &out->gid))
+		return fail(error, error_size, "group", colon + 1, strlen(colon + 1), "group");
+	add_group(out, out->gid); /* as Docker does since CVE-2022-36109 */
+	/* a group that is named explicitly leaves out the user's others */
+	if (!(colon && colon[1]) && name.length > 0) {
 		struct file file = groups;
 		while (next_line(&file, fields, 4))
 			if (listed(&fields[3], name.text, name.length) &&
