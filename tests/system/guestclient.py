@@ -13,7 +13,7 @@ from gemel.host.run import find, spawn
 from gemel.runtime.microvm import protocol
 from gemel.runtime.microvm.protocol import Frame, FromGuest, Record, ToGuest
 
-WAIT = 90.0
+WAIT = 60.0
 
 
 class Session:
@@ -58,10 +58,14 @@ class Session:
 
     async def until(self, what: str) -> None:
         """Waits until the Python expression ``what`` on this session (``s``) is true."""
-        async with asyncio.timeout(WAIT):
-            while not eval(what, {"s": self}):
-                self.changed.clear()
-                await self.changed.wait()
+        try:
+            async with asyncio.timeout(WAIT):
+                while not eval(what, {"s": self}):
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            state = (self.out[-500:], self.err[-500:], self.status, self.error)
+            raise AssertionError(f"never {what}: {state}") from None
 
     async def write(self, data: bytes) -> None:
         for start in range(0, len(data), 32768):

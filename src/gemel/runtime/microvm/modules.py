@@ -20,7 +20,7 @@ WANTED = (
     "ext4",
 )
 
-_FIELD = re.compile(rb"(?:^|\0)(depends|softdep)=([^\0]*)\0")
+_FIELD = re.compile(rb"(?<![^\0])(depends|softdep)=([^\0]*)\0")
 
 
 def plain(name: str) -> str:
