@@ -12,7 +12,7 @@ from gemel.compose.files import Reader
 from gemel.compose.interpolate import Tell, Variables, interpolate
 from gemel.compose.merge import Mismatch, merge, reset, unique
 from gemel.compose.problems import Path, Place, Problems, nearest
-from gemel.compose.schema import SERVICE
+from gemel.compose.schema import NULL, SERVICE
 from gemel.compose.tables import copied
 from gemel.compose.validate import validate
 from gemel.compose.yamlread import Document
@@ -28,6 +28,21 @@ class Origins:
 
     def __init__(self) -> None:
         self.documents: list[Document] = []
+
+    def item(self, path: Path, text: str) -> Place:
+        """Where an entry of the list at ``path`` stands that says ``text``.
+
+        Positions in a merged list are not those of the files, so it is looked for.
+        """
+        for document in reversed(self.documents):
+            found = document.item(path, text)
+            if found is not None:
+                return found
+        return self.place(path, key=True)
+
+    def has(self, path: Path) -> bool:
+        """Whether some file says something at ``path``."""
+        return any(document.has(path) for document in self.documents)
 
     def place(self, path: Path, key: bool = False) -> Place:
         """Where ``path`` stands, or the nearest thing above it, the latest file first."""
@@ -270,7 +285,7 @@ class Assembler:
             only = {"services": _chain(ref, raw)}
             value = interpolate(only, context.variables, self._tell(document))
             for name, service in value["services"].items():
-                validate(service, document, self.problems, SERVICE, ("services", name))
+                validate(service, document, self.problems, SERVICE | NULL, ("services", name))
             self.problems.check()
             value = canonical(value, self._tell(document))
             self.problems.check()

@@ -72,7 +72,9 @@ def build_request(
     return BuildRequest(
         service=service.name,
         context=context,
-        dockerfile="" if build.get("dockerfile_inline") else build.get("dockerfile", "Dockerfile"),
+        dockerfile=""
+        if build.get("dockerfile_inline")
+        else build.get("dockerfile") or "Dockerfile",
         dockerfile_inline=build.get("dockerfile_inline") or "",
         tags=(project.image_of(service), *(build.get("tags") or ())),
         args={
@@ -100,6 +102,12 @@ def build_request(
         platforms=tuple(build.get("platforms") or ()),
         privileged=bool(build.get("privileged")),
     )
+
+
+def _dockerfile(build: Json) -> str:
+    if build.get("dockerfile_inline"):
+        return ""
+    return build.get("dockerfile") or "Dockerfile"
 
 
 def _version() -> str:

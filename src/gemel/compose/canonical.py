@@ -22,6 +22,20 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _repeated(value: Any) -> Any:
+    """Options of a provider, each of which may be given several times."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        k: [text_of(e) for e in v] if isinstance(v, list) else [text_of(v)]
+        for k, v in value.items()
+    }
+
+
+def _addresses(value: Any) -> Any:
+    return [v for v in _listed(value) or () if v]
+
+
 def _texts(value: Any) -> Any:
     return [text_of(v) for v in value] if isinstance(value, list) else value
 
@@ -261,7 +275,6 @@ _SERVICE: dict[str, Callable[[Any], Any]] = {
     "develop.watch.*.exec.environment": _environment,
     **dict.fromkeys(
         [
-            "dns",
             "dns_search",
             "tmpfs",
             "label_file",
@@ -272,6 +285,8 @@ _SERVICE: dict[str, Callable[[Any], Any]] = {
         _listed,
     ),
     **dict.fromkeys(("expose", "group_add"), _texts),
+    "dns": _addresses,
+    "provider.options": _repeated,
     "healthcheck.test": _test,
     "depends_on": _depends_on,
     **dict.fromkeys(("networks", "models"), _as_keys),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from gemel.compose import units
@@ -57,7 +56,6 @@ class Consistency:
             self._numbers(name, service)
             self._mounts(name, service)
             self._watch(name, service)
-        self._ports()
         self._names()
         self._files()
         self._external()
@@ -65,6 +63,10 @@ class Consistency:
 
     def _tell(self, path: Path, words: str, key: bool = False) -> None:
         self.problems.add(self.origins.place(path, key), words)
+
+    def _tell_item(self, path: Path, text: str, words: str) -> None:
+        """Tells of an entry of a list, by what it says."""
+        self.problems.add(self.origins.item(path[:-1], text), words)
 
     def _at(self, name: str, *more: str | int) -> Path:
         return ("services", name, *more)
@@ -94,7 +96,12 @@ class Consistency:
         known = self.model.get(kind) or {}
         if key not in known:
             words = f'undefined {kind[:-1]} "{key}"{nearest(key, known)}'
-            self._tell(path, words, key=True)
+            if isinstance(path[-1], int):
+                self._tell_item(path, key, words)
+            elif self.origins.has(path):
+                self._tell(path, words, key=True)
+            else:
+                self._tell_item(path, key, words)
 
     def _references(self, name: str, service: Json) -> None:
         if service.get("network_mode") and service.get("networks"):
@@ -117,34 +124,34 @@ class Consistency:
                 self._tell(self._at(name, "volumes", index), "a bind needs a source")
 
     def _dependencies(self, name: str, service: Json) -> None:
-        written = {key: path for path, key in self._referred(name, service)}
         for key, entry in (service.get("depends_on") or {}).items():
-            if key in self.services and key in self.enabled:
+            if key in self.enabled:
                 continue
             if key in self.services:
                 if entry.get("required", True):
                     profiles = ", ".join(self.services[key].get("profiles") or ())
                     words = f'service "{name}" depends on "{key}", which no active profile enables'
-                    self._tell(written.get(key, self._at(name)), f"{words} ({profiles})", key=True)
+                    self._tell_reference(name, key, f"{words} ({profiles})")
                 continue
             words = f'service "{name}" depends on undefined service "{key}"'
-            at = written.get(key, self._at(name, "depends_on", key))
-            self._tell(at, words + nearest(key, self.services), key=True)
+            self._tell_reference(name, key, words + nearest(key, self.services))
 
-    def _referred(self, name: str, service: Json) -> Iterator[tuple[Path, str]]:
-        """Where a service's attributes name other services."""
-        for index, source in enumerate(service.get("volumes_from") or ()):
-            yield self._at(name, "volumes_from", index), source.split(":")[0]
-        for index, link in enumerate(service.get("links") or ()):
-            yield self._at(name, "links", index), link.split(":")[0]
+    def _tell_reference(self, name: str, other: str, words: str) -> None:
+        """Tells of a reference to another service, wherever in the service it stands."""
+        path = self._at(name, "depends_on", other)
+        if self.origins.has(path):
+            self._tell(path, words, key=True)
+            return
+        service = self.services[name]
         for key in ("network_mode", "ipc", "pid", "uts", "cgroup"):
-            value = str(service.get(key) or "")
-            if value.startswith("service:"):
-                yield self._at(name, key), value.removeprefix("service:")
-        for index, key in enumerate(service.get("depends_on") or {}):
-            place = self._at(name, "depends_on", key)
-            document = next((d for d in self.origins.documents if d.has(place)), None)
-            yield place if document else self._at(name, "depends_on", index), key
+            if service.get(key) == f"service:{other}":
+                self._tell(self._at(name, key), words)
+                return
+        for key in ("links", "volumes_from", "depends_on"):
+            if any(entry.split(":")[0] == other for entry in service.get(key) or ()):
+                self._tell_item(self._at(name, key, 0), other, words)
+                return
+        self._tell(self._at(name), words, key=True)
 
     def _numbers(self, name: str, service: Json) -> None:
         deploy = service.get("deploy") or {}
@@ -186,7 +193,7 @@ class Consistency:
     def _mount(self, target: str, path: Path, taken: dict[str, str]) -> None:
         target = units.clean(target) if target else target
         if target in taken:
-            self._tell(path, f"{target} is mounted already by {taken[target]}")
+            self._tell_item(path, target, f"{target} is mounted already by {taken[target]}")
         taken[target] = dotted(path)
 
     def _watch(self, name: str, service: Json) -> None:
@@ -196,18 +203,6 @@ class Consistency:
                 self._tell(path, f"the action {rule.get('action')} needs a target")
             if not rule.get("path"):
                 self._tell(path, "the path must not be empty")
-
-    def _ports(self) -> None:
-        taken: dict[tuple[str, str, str], str] = {}
-        for name in self.enabled:
-            for index, port in enumerate(self.services[name].get("ports") or ()):
-                if not isinstance(port, dict) or "-" in str(port.get("published") or "-"):
-                    continue
-                key = (port.get("host_ip", ""), port["published"], port.get("protocol", "tcp"))
-                other = taken.setdefault(key, name)
-                if other != name and port["published"] != "0":
-                    words = f'port {key[1]}/{key[2]} is published by service "{other}" already'
-                    self._tell(self._at(name, "ports", index), words)
 
     def _names(self) -> None:
         taken: dict[str, str] = {}

@@ -62,7 +62,7 @@ class _Loader:
         self.reader = reader
         self.cwd = os.path.abspath(cwd)
         self.process = dict(env)
-        self.environment = dict(env)
+        self.environment = {"PWD": self.cwd, **env}
         self.problems = Problems()
         self.missing: dict[str, None] = {}
         self.warnings: dict[str, None] = {}

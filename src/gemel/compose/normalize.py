@@ -59,7 +59,7 @@ def _service(service: Json, environment: Mapping[str, str]) -> None:
     build = service.get("build")
     if build is not None:
         build.setdefault("context", ".")
-        if not build.get("dockerfile") and not build.get("dockerfile_inline"):
+        if build.get("dockerfile") is None and build.get("dockerfile_inline") is None:
             build["dockerfile"] = "Dockerfile"
         if "args" in build:
             args = {k: environment.get(k) if v is None else v for k, v in build["args"].items()}

@@ -37,6 +37,9 @@ def resolve(value: Any, folder: str, home: str) -> Any:
             return absolute(item, folder, home)
         return item
 
+    def unix(item: Any, at: Path) -> Any:
+        return folder if item == "" else path(item, at)
+
     def context(item: Any, at: Path) -> Any:
         if isinstance(item, str) and is_remote(item):
             return item
@@ -44,14 +47,14 @@ def resolve(value: Any, folder: str, home: str) -> Any:
 
     def mount(item: Any, at: Path) -> Any:
         if isinstance(item, dict) and item.get("type") == "bind" and "source" in item:
-            item["source"] = path(item["source"], at)
+            item["source"] = unix(item["source"], at)
         return item
 
     def driver(item: Any, at: Path) -> Any:
         if isinstance(item, dict) and item.get("driver") == "local":
             options = item.get("driver_opts") or {}
             if options.get("o") == "bind" and "device" in options:
-                options["device"] = path(options["device"], at)
+                options["device"] = unix(options["device"], at)
         return item
 
     table: Table[Rewriter] = Table(
@@ -64,8 +67,8 @@ def resolve(value: Any, folder: str, home: str) -> Any:
             "services.*.extends.file": path,
             "services.*.develop.watch.*.path": path,
             "services.*.volumes.*": mount,
-            "configs.*.file": path,
-            "secrets.*.file": path,
+            "configs.*.file": unix,
+            "secrets.*.file": unix,
             "volumes.*": driver,
         }
     )

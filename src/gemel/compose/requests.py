@@ -360,7 +360,9 @@ class _Mounts:
         key = volume.get("source")
         name = self.project.volume_name(key) if key else self.inherit.get(volume["target"], "")
         if name and not more.get("labels") and not more.get("subpath"):
+            marks = volume.get("bind") or {}
             modes = ["ro" if volume.get("read_only") else "rw"]
+            modes += [marks[k] for k in ("selinux", "propagation") if marks.get(k)]
             modes += ["nocopy"] if more.get("nocopy") else []
             self.binds.append(f"{name}:{volume['target']}:{','.join(modes)}")
             return

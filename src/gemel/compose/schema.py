@@ -248,7 +248,7 @@ SERVICE = _keys(
     {
         **_each(
             STR,
-            "cgroup_parent container_name cpuset domainname hostname image ipc isolation"
+            "cgroup_parent cpuset domainname hostname image ipc isolation"
             " mac_address network_mode platform pull_refresh_after restart runtime"
             " stop_grace_period stop_signal user uts userns_mode working_dir",
         ),
@@ -274,6 +274,7 @@ SERVICE = _keys(
         "blkio_config": BLKIO,
         "build": BUILD,
         "cgroup": _scalar("string", enum=("host", "private")),
+        "container_name": _scalar("string", pattern=r".*[a-zA-Z0-9][a-zA-Z0-9_.-]+.*"),
         "cpu_count": _scalar("string", "integer", low=0),
         "cpu_percent": _scalar("string", "integer", "number", low=0, high=100),
         "credential_spec": _keys(_each(STR, "config file registry")),

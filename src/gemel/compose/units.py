@@ -93,14 +93,11 @@ def _go_float(value: float) -> str:
     if value == 0:
         return "0"
     exponent = int(f"{value:e}".split("e")[1])
-    if exponent < -4 or exponent >= 21:
-        mantissa, _, power = repr(value).partition("e")
-        if not power:
-            mantissa, _, power = f"{value:.17g}".partition("e")
-        return f"{mantissa}e{int(power or exponent):+03d}"
-    if value.is_integer():
-        return str(int(value))
-    return format(value, ".17g") if "e" in repr(value) else repr(value)
+    if -4 <= exponent < 6:
+        return str(int(value)) if value.is_integer() else repr(value)
+    digits = "".join(c for c in repr(value).split("e")[0] if c.isdigit()).strip("0") or "0"
+    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{'-' if value < 0 else ''}{digits[0]}{fraction}e{exponent:+03d}"
 
 
 def command(text: str) -> list[str]:
@@ -188,25 +185,32 @@ def volume(text: str) -> dict[str, Any]:
         entry["source"] = source
     entry["target"] = clean(target)
     more: dict[str, Any] = {"create_host_path": True} if bind else {}
+    marks: dict[str, Any] = {}
     for option in parts[2].split(",") if len(parts) == 3 else ():
-        _volume_option(option, entry, more, bind)
-    entry["bind" if bind else "volume"] = more
+        _volume_option(option, entry, more, marks)
+    if bind:
+        entry["bind"] = {**more, **marks}
+        return entry
+    if marks:
+        entry["bind"] = marks
+    entry["volume"] = more
     return entry
 
 
-def _volume_option(option: str, entry: dict[str, Any], more: dict[str, Any], bind: bool) -> None:
+def _volume_option(
+    option: str, entry: dict[str, Any], more: dict[str, Any], marks: dict[str, Any]
+) -> None:
     if option == "ro":
         entry["read_only"] = True
     elif option == "rw":
         entry.pop("read_only", None)
     elif option == "nocopy":
-        if not bind:
+        if entry["type"] == "volume":
             more["nocopy"] = True
     elif option in _PROPAGATION:
-        if bind:
-            more["propagation"] = option
-    elif option in ("z", "Z") and bind:
-        more["selinux"] = option
+        marks["propagation"] = option
+    elif option in ("z", "Z"):
+        marks["selinux"] = option
 
 
 def _volume_parts(text: str) -> list[str]:

@@ -82,7 +82,8 @@ class _Check:
                 self._tell(path, f"{words}; it must be one of {', '.join(rule.enum)}")
             elif rule.pattern and not compiled(rule.pattern).fullmatch(value):
                 known = rule.pattern.split("|")
-                self._tell(path, f'{_name(path)} cannot be "{value}"{nearest(value, known)}')
+                near = nearest(value, known) or f" (it must match {rule.pattern})"
+                self._tell(path, f'{_name(path)} cannot be "{value}"{near}')
         elif isinstance(value, (int, float)):
             if rule.low is not None and value < rule.low:
                 self._tell(path, f"{_name(path)} must be at least {rule.low}")

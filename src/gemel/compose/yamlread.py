@@ -108,15 +108,32 @@ class Document(msgspec.Struct, frozen=True):
         text = lines[line].rstrip("\r") if 0 <= line < len(lines) else ""
         return Place(self.file, line + 1, column + 1, text)
 
+    def item(self, path: Path, text: str) -> Place | None:
+        """Where, in the list at ``path``, an entry stands that says ``text``."""
+        node = self._at(path)
+        for child in node.value if isinstance(node, SequenceNode) else ():
+            values = [child] if isinstance(child, ScalarNode) else [v for _, v in child.value]
+            for value in values:
+                if isinstance(value.value, str) and text in (value.value, *_parts(value.value)):
+                    return self.at(child.start_mark.line, child.start_mark.column)
+        return None
+
     def has(self, path: Path) -> bool:
         """Whether the document itself says something at ``path``."""
+        return self._at(path) is not None
+
+    def _at(self, path: Path) -> Node | None:
         node = self.node
         for part in path:
             found = _child(node, part)
             if found is None:
-                return False
+                return None
             node = found[1]
-        return True
+        return node
+
+
+def _parts(text: str) -> list[str]:
+    return re.split("[:=/]", text) + re.split("[:=]", text)
 
 
 def _child(node: Node, part: str | int) -> tuple[Node, Node] | None:
