@@ -1,14 +1,20 @@
-"""What a container was made from, as one hash: it differs when the container must be made anew."""
+"""What a container was made from, as one hash: it differs when the container must be made anew.
+
+It is Compose's own hash, over its JSON of the service, so that neither program
+makes containers anew that the other has made from the same file.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 
 import msgspec
 
 from gemel.compose.project import Service
+from gemel.compose.render import service_json
 
-_EXCLUDED = ("build", "depends_on", "scale", "profiles", "pull_policy", "develop", "attach")
+_EXCLUDED = ("build", "depends_on", "scale", "profiles", "pull_policy")
 
 
 def config_hash(service: Service) -> str:
@@ -17,7 +23,16 @@ def config_hash(service: Service) -> str:
     Left out, as in Compose: how its image is built or got, what it waits for,
     how many there are, which profiles enable it.
     """
-    kept = {k: v for k, v in service.config.items() if k not in _EXCLUDED and v is not None}
-    if "deploy" in kept:
+    kept = {k: v for k, v in service.config.items() if k not in _EXCLUDED}
+    if kept.get("deploy") is not None:
         kept["deploy"] = {k: v for k, v in kept["deploy"].items() if k != "replicas"}
-    return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).hexdigest()
+    text = msgspec.json.encode(service_json(Service(service.name, kept))).decode()
+    return hashlib.sha256(_as_go(text).encode()).hexdigest()
+
+
+_ESCAPED = re.compile("[<>&\u2028\u2029]")
+
+
+def _as_go(text: str) -> str:
+    """Go's encoder writes these characters as escapes."""
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -120,5 +120,5 @@ def _entries(service: Json) -> None:
 def _volume(volume: Json) -> None:
     if isinstance(volume.get("target"), str) and volume["target"]:
         volume["target"] = units.clean(volume["target"])
-    if isinstance(volume.get("bind"), dict):
+    if volume.get("type") == "bind" and isinstance(volume.get("bind"), dict):
         volume["bind"].setdefault("create_host_path", True)

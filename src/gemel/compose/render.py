@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from gemel.compose import yamlwrite
 from gemel.compose.project import Project, Service
 from gemel.compose.tables import Table, copied, words
-from gemel.compose.yamlread import plain
 
 Json = dict[str, Any]
 
@@ -138,7 +137,7 @@ def canonical(
     printed can be loaded again.
     """
     names = project.with_dependencies(services) if services else list(project.services)
-    chosen = {n: project.service(n) for n in sorted(names)}
+    chosen = {n: project.service(n) for n in sorted(names, key=yamlwrite.natural)}
     made: Json = {"name": project.name}
     made["services"] = {n: _service(s, as_json) for n, s in chosen.items()}
     for kind in ("networks", "volumes", "secrets", "configs", "models"):
@@ -172,7 +171,7 @@ def _used(project: Project, kind: str, services: list[Service]) -> dict[str, Jso
             uses = [*(config.get(kind) or ())]
             uses += (config.get("build") or {}).get(kind) or ()
             used |= {use.get("source", "") for use in uses}
-    return {key: item for key, item in every.items() if key in used}
+    return {key: every[key] for key in _sorted(every, None) if key in used}
 
 
 def _service(service: Service, as_json: bool) -> Json:
@@ -186,23 +185,28 @@ def _service(service: Service, as_json: bool) -> Json:
     return made
 
 
+def service_json(service: Service) -> Json:
+    """A service as Compose's JSON has it, in the order of its fields."""
+    made: Json = _whole(_service(service, as_json=True))
+    return made
+
+
 def _json_quirks(service: Json) -> None:
     """What only Compose's JSON has: nulls for commands that are not given, empty structs."""
-    ordered = dict.fromkeys(k for k in _SERVICE_ORDER if k in service)
     service.setdefault("command", None)
     service.setdefault("entrypoint", None)
-    if isinstance(service.get("deploy"), dict):
-        service["deploy"].setdefault("resources", {})
-        service["deploy"].setdefault("placement", {})
+    deploy = service.get("deploy")
+    if isinstance(deploy, dict):
+        deploy.setdefault("resources", {})
+        deploy.setdefault("placement", {})
+        service["deploy"] = {k: deploy[k] for k in _sorted(deploy, _ORDERS["services.*.deploy"])}
     for rule in (service.get("develop") or {}).get("watch") or ():
         rule.setdefault("exec", {}).setdefault("command", None)
     blkio = service.get("blkio_config") or {}
     for key, entries in blkio.items():
         if isinstance(entries, list):
             blkio[key] = [{k.capitalize(): v for k, v in e.items()} for e in entries]
-    for key in ordered:
-        service[key] = service.pop(key)
-    for key in sorted(k for k in service if k not in ordered):
+    for key in _sorted(service, _SERVICE_ORDER):
         service[key] = service.pop(key)
 
 
@@ -248,7 +252,7 @@ def _prune(
 def _in_order(value: Any) -> Any:
     """A free value with its keys sorted."""
     if isinstance(value, dict):
-        return {key: _in_order(value[key]) for key in sorted(value)}
+        return {key: _in_order(value[key]) for key in _sorted(value, None)}
     if isinstance(value, list):
         return [_in_order(item) for item in value]
     return value
@@ -265,7 +269,7 @@ _SIZES = frozenset(
 
 def _sorted(value: Json, order: Sequence[str] | None) -> list[str]:
     if order is None:
-        return sorted(value)
+        return sorted(value, key=yamlwrite.natural) if len(value) > 1 else list(value)
     places = {key: place for place, key in enumerate(order)}
     return sorted(value, key=lambda key: (places.get(key, len(places)), key))
 
@@ -285,49 +289,9 @@ def _whole(value: Any) -> Any:
     return value
 
 
-_OLD_BOOLEANS = frozenset(words("y Y yes Yes YES on On ON n N no No NO off Off OFF"))
-_SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
-
-
-def _ambiguous(text: str) -> bool:
-    """Whether some YAML reader would take the text for something else."""
-    if not isinstance(plain(text), str) or text in _OLD_BOOLEANS or text == "<<":
-        return True
-    return bool(_SIXTIES.fullmatch(text) or _DATE.fullmatch(text))
-
-
 def to_yaml(value: Any) -> str:
     """YAML as Go's yaml.v3 writes it."""
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        """Lists are indented, aliases written out, texts quoted as in Go."""
-
-        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-            super().increase_indent(flow, False)
-
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    def text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
-        style = None
-        if "\n" in data and not re.search(r"[^\n\x20-\x7e\xa0-\uffff]", data):
-            style = "|"
-        elif _ambiguous(data) or not data:
-            style = '"'
-        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
-
-    Dumper.add_representer(str, text)
-    out: str = yaml.dump(
-        _whole(value),
-        Dumper=Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=1 << 30,
-        default_flow_style=False,
-    )
-    return out
+    return yamlwrite.dump(_whole(value))
 
 
 def images(project: Project, services: Sequence[str] = ()) -> list[str]:

@@ -81,11 +81,12 @@ def text_of(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return _go_float(value)
+        return go_float(value)
     return "" if value is None else str(value)
 
 
-def _go_float(value: float) -> str:
+def go_float(value: float) -> str:
+    """A number as Go's ``%v`` prints a float64."""
     if value != value:
         return "NaN"
     if value in (float("inf"), float("-inf")):
