@@ -141,6 +141,19 @@ def tail_offset(fd: int, size: int, count: int, wants: Callable[[LogLine], bool]
     return 0
 
 
+_Place = tuple[int, int, int]
+"""Device and inode of a log and how long it was: a point in it."""
+
+
+def _place(path: Path) -> _Place:
+    """The end of the log now; of one that is not there, before the first byte."""
+    try:
+        facts = os.stat(path)
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return (facts.st_dev, facts.st_ino, facts.st_size)
+
+
 class _Reader:
     """An open log file and the place reached in it; follows its replacement."""
 
@@ -166,12 +179,16 @@ class _Reader:
             os.close(self.fd)
             self.fd = -1
 
-    def seek_tail(self, count: int, wants: Callable[[LogLine], bool]) -> None:
-        """Goes to the last ``count`` lines."""
-        self.position = tail_offset(self.fd, os.fstat(self.fd).st_size, count, wants)
+    def seek_tail(self, count: int, wants: Callable[[LogLine], bool], before: _Place) -> None:
+        """Goes to the last ``count`` of the lines that were there when ``before`` was taken."""
+        now = os.fstat(self.fd)
+        if before[:2] == (now.st_dev, now.st_ino):
+            self.position = tail_offset(self.fd, min(before[2], now.st_size), count, wants)
 
     def next(self) -> list[LogLine] | None:
         """The next lines (may be none if only a part of one was there); None at the end."""
+        if self.fd < 0 and not self.open():
+            return None
         data = os.pread(self.fd, CHUNK, self.position)
         if not data:
             if os.fstat(self.fd).st_size < self.position:  # cut off and begun anew
@@ -185,22 +202,23 @@ class _Reader:
         return parse(data[:end])
 
     def replaced(self) -> bool:
-        """Whether another file lies at the path now; if so it is open from its beginning.
-
-        To be called at the end of the old one: the writer writes to it no more.
-        """
+        """Whether another file lies at the path now: the writer has left the open one."""
+        if self.fd < 0:
+            return False
         try:
             there = os.stat(self.path)
         except FileNotFoundError:
             return False
         mine = os.fstat(self.fd)
-        if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
-            return False
+        return (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
+
+    def switch(self) -> bool:
+        """Opens the file that lies at the path now."""
         self.close()
         return self.open()
 
 
-async def read_batches(
+def read_batches(
     path: Path,
     *,
     stdout: bool = True,
@@ -213,18 +231,30 @@ async def read_batches(
 ) -> AsyncGenerator[list[LogLine], None]:
     """Wanted lines of the log at ``path``, many at a time, oldest first.
 
-    tail: only so many from the end (None: all). follow: goes on with what comes
-    until ``ended`` is set and everything written by then is read, or until
-    ``until_ns`` has passed. A log that is not there is empty.
+    tail: only so many from the end, as it is when this is called, not when the
+    first is read (None: all). follow: goes on with what comes until ``ended`` is
+    set and everything written by then is read, or until ``until_ns`` has passed.
+    A log that is not there is empty.
     """
     selection = Selection(stdout, stderr, since_ns, until_ns)
-    reader = _Reader(path)
+    last = None if tail is None else (tail, _place(path))
+    return _batches(_Reader(path), selection, last, follow, ended)
+
+
+async def _batches(
+    reader: _Reader,
+    selection: Selection,
+    last: tuple[int, _Place] | None,
+    follow: bool,
+    ended: asyncio.Event | None,
+) -> AsyncGenerator[list[LogLine], None]:
+    until_ns = selection.until_ns
     try:
         if not reader.open():
             if not follow or not await _appears(reader, ended, until_ns):
                 return
-        elif tail is not None:
-            await asyncio.to_thread(reader.seek_tail, tail, selection.wants)
+        elif last is not None:
+            await asyncio.to_thread(reader.seek_tail, last[0], selection.wants, last[1])
         async for lines in _drain(reader):
             if chosen := [line for line in lines if selection.wants(line)]:
                 yield chosen
@@ -240,13 +270,20 @@ async def read_batches(
 
 async def _drain(reader: _Reader) -> AsyncIterator[list[LogLine]]:
     """Everything that is there now, the replacement of a replaced file too."""
+    left = False
     while True:
         lines = await asyncio.to_thread(reader.next)
-        if lines is None:
-            if not reader.replaced():
-                return
-        elif lines:
+        if lines:
             yield lines
+        elif lines is None and left:
+            left = False
+            if not reader.switch():
+                return
+        elif lines is None:
+            # what was written between the last read and the replacement is still to be read
+            left = reader.replaced()
+            if not left:
+                return
 
 
 async def _follow(

@@ -158,3 +158,19 @@ async def test_a_follower_that_is_cancelled_lets_go(tmp_path: Path) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_the_tail_is_that_of_the_call(tmp_path: Path) -> None:
+    """What is written between the call and the first read is new, and told of."""
+    log = tmp_path / "log"
+    log.write_bytes(record(0, b"old"))
+    batches = logs.read_batches(log, tail=0, follow=True)
+    append(log, record(1, b"new"))
+    async with asyncio.timeout(30):
+        assert texts(await anext(batches)) == [b"new\n"]
+    await batches.aclose()
+    batches = logs.read_batches(tmp_path / "later", tail=0, follow=True)
+    append(tmp_path / "later", record(1, b"first"))
+    async with asyncio.timeout(30):
+        assert texts(await anext(batches)) == [b"first\n"]
+    await batches.aclose()

@@ -155,9 +155,7 @@ class ContainerRuntime:
         self._own(self._watch(spec.id, live))
         for stream in self._waiting.pop(spec.id, []):
             stream.connect(paths.run, stdin=spec.process.stdin, tty=spec.process.tty)
-        result = await self._crun.call("start", spec.id, check=False)
-        if result.status != 0:
-            raise Failed(f"cannot start {spec.name}", details=result.error_text)
+        await self._crun.start(spec.id)
         return record.pid
 
     def _make_bundle(self, spec: InstanceSpec, paths: Files) -> None:
@@ -196,6 +194,8 @@ class ContainerRuntime:
             for live in self._live.values():
                 if spec.ipc_mode == f"/proc/{live.record.pid}/ns/ipc":
                     return live.paths.shm
+            return None
+        if any(mount.target == "/dev/shm" for mount in spec.mounts):
             return None
         roots.mount_shm(paths.shm, spec.resources.shm_size)
         return paths.shm
