@@ -25,7 +25,9 @@ from gemel.model.instance import (
 )
 from gemel.model.paths import Paths
 from gemel.observe import logs
+from gemel.runtime.container import monitor
 from gemel.runtime.container.monitor import Files, load
+from gemel.runtime.container.runtime import ContainerRuntime
 from tests.conformance.conftest import KINDS, Harness, Image, image, read_all
 from tests.conformance.test_lifecycle import _nothing_left
 
@@ -114,6 +116,29 @@ async def test_a_machine_that_was_restarted(harness: Harness) -> None:
     await harness.runtime.cleanup(spec.id)
     await harness.start(spec)
     assert (await harness.stop(spec)).status == 137
+
+
+async def test_an_engine_that_dies_within_a_start(harness: Harness) -> None:
+    """At each step; what is left is taken away by the next engine, and a running one stays."""
+    running = await harness.start(harness.spec("sleep", "1000"))
+    for step in ("bundle", "monitor", "record"):
+        spec = harness.spec("sleep", "1000")
+        harness.specs[spec.id] = spec
+        runtime = harness.runtime
+        assert isinstance(runtime, ContainerRuntime)
+        paths = runtime._files(spec.id)
+        await runtime.create(spec)
+        runtime._make_bundle(spec, paths)
+        if step != "bundle":
+            await monitor.create(spec, paths, runtime._crun)
+        if step == "monitor":
+            paths.record.unlink()
+    view = runtime._views.open(spec)
+    await view.__aenter__()
+    await harness.successor()
+    assert await harness.runtime.adopt(running)
+    assert (await harness.stop(running)).status == 137
+    _nothing_left(harness)
 
 
 async def test_log_is_begun_anew_and_followed(harness: Harness) -> None:

@@ -30,6 +30,10 @@ class Crun:
         """Whether crun has a container of that id, running or not."""
         return (self.state / id).is_dir()
 
+    def waits(self, id: str) -> bool:
+        """Whether it was created and not yet started."""
+        return (self.state / id / "exec.fifo").exists()
+
     async def call(self, *arguments: str, check: bool = True, timeout: float = 60) -> run.Result:
         """Runs one of its commands. Raises NotFound, Failed."""
         result = await run.run(

@@ -97,7 +97,18 @@ class ContainerRuntime:
         self._host = facts.host(self._cgroups)
         self._profiles.get("default")
         files.folder(self._crun.state)
-        files.folder(self._paths.run / "instances")
+        instances = files.folder(self._paths.run / "instances")
+        await asyncio.to_thread(self._views.sweep)
+        for id in [entry.name for entry in instances.iterdir()]:
+            if self._half_made(id):
+                async with self._lock(id):
+                    await self._clean(id)
+
+    def _half_made(self, id: str) -> bool:
+        """Whether an engine died while it was starting this container."""
+        paths = self._files(id)
+        made = paths.rootfs.is_dir() or paths.conmon_pid.exists()
+        return made and (monitor.load(paths) is None or self._crun.waits(id))
 
     async def close(self) -> None:
         tasks = list(self._tasks)
@@ -304,6 +315,8 @@ class ContainerRuntime:
 
     async def remove(self, spec: InstanceSpec) -> None:
         async with self._lock(spec.id):
+            for stream in self._waiting.pop(spec.id, []):
+                stream.abandon()
             await asyncio.to_thread(files.remove, spec.layer)
 
     # -- while it runs ------------------------------------------------------------------

@@ -29,6 +29,12 @@ class Views:
         self._lock = asyncio.Lock()
         self._open: dict[str, tuple[Path, int]] = {}
 
+    def sweep(self) -> None:
+        """Takes away what an engine left that died while it looked."""
+        folder = self._paths.run / "views"
+        for place in list(folder.iterdir()) if folder.is_dir() else []:
+            _unmount_view(place)
+
     @contextlib.asynccontextmanager
     async def open(self, spec: InstanceSpec) -> AsyncIterator[Path]:
         """The root with the volumes, mounted for as long as the block runs."""
