@@ -130,6 +130,7 @@ async def _serve(paths: Paths) -> bool:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, _tell_tasks)
     # loaded here: what cannot be loaded is told in the log like any other failure
     engine: Any = await importlib.import_module("gemel.engine.engine").Engine.open(paths)
     try:
@@ -146,6 +147,19 @@ async def _serve(paths: Paths) -> bool:
     finally:
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await engine.close()
+
+
+def _tell_tasks() -> None:
+    """SIGUSR1 (as dockerd has it): writes where every task waits into the log."""
+    for task in asyncio.all_tasks():
+        lines = [task.get_name()]
+        waiting: Any = task.get_coro()
+        while waiting is not None:  # from the task's coroutine to the innermost one
+            frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "ag_frame", None)
+            if frame is not None:
+                lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}")
+            waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "ag_await", None)
+        log.info("%s", "\n    ".join(lines))
 
 
 def notify(state: str) -> None:

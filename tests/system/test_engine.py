@@ -293,3 +293,10 @@ def test_fifty_in_a_row_leave_nothing(engine: EngineProcess) -> None:
             time.sleep(0.01)
     assert not list((engine.paths.root / "instances").glob("*"))
     assert not list((engine.paths.run / "instances").glob("*"))
+
+
+def test_many_attached_runs_all_come_back(engine: EngineProcess) -> None:
+    """A program that ends while its standard input is being connected once hung its client."""
+    for n in range(25):
+        done = engine.gemel("run", "--rm", "-i", IMAGE, "echo", str(n), input="", timeout=60)
+        assert done.stdout == f"{n}\n"

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from typing import Any
 
 from gemel.engine.core import Core, Live
 from gemel.engine.facade import Attached, LogQuery
 from gemel.engine.records import Container, stamp
-from gemel.errors import Failed
+from gemel.errors import Failed, GemelError
 from gemel.observe import logs
 from gemel.runtime.base import Stream
 
@@ -98,9 +99,8 @@ class AttachedStream:
     async def write(self, data: bytes) -> None:
         """See runtime.base.Stream."""
         stream = await self._opened()
-        if stream is None:
+        if stream is None or not await self._unless_over(stream.write(data)):
             raise Failed("standard input is closed")
-        await stream.write(data)
 
     async def close_stdin(self) -> None:
         """Ends standard input, where it belongs to this connection alone (StdinOnce)."""
@@ -108,7 +108,23 @@ class AttachedStream:
             return
         stream = await self._opened()
         if stream is not None:
-            await stream.close_stdin()
+            await self._unless_over(stream.close_stdin())
+
+    async def _unless_over(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Does it, but gives it up when the run ends: a runtime's stream that was asked for
+        at that very moment waits for the next run. Whether it was done."""
+        task = asyncio.create_task(work)
+        over = asyncio.create_task(self._over.wait())
+        try:
+            await asyncio.wait({task, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                return False
+            await task
+            return True
+        finally:
+            for one in (task, over):
+                one.cancel()
+            await asyncio.gather(task, over, return_exceptions=True)
 
     async def resize(self, rows: int, columns: int) -> None:
         """See runtime.base.Stream."""
@@ -123,8 +139,8 @@ class AttachedStream:
             self._drain = None
         if self._input is not None:
             if self._one.request.stdin_once:
-                with contextlib.suppress(Exception):
-                    await self._input.close_stdin()
+                with contextlib.suppress(GemelError, OSError):
+                    await self._unless_over(self._input.close_stdin())
             await self._input.close()
             self._input = None
         await self._pieces.aclose()
