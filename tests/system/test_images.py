@@ -503,7 +503,8 @@ async def test_a_base_that_changed_is_used_anew(store: ImageStore) -> None:
     await build(store, files, t="one")
     [_ async for _ in store.import_tar(stream(busybox_tar()), "base", changes=["ENV NEW=1"])]
     await build(store, files, t="two")
-    assert store.find("two").config.env == ["NEW=1"]
+    assert "NEW=1" in (store.find("two").config.env or [])
+    assert "NEW=1" not in (store.find("one").config.env or [])
 
 
 async def test_a_failing_build_says_where_and_shows_its_last_lines(

@@ -167,7 +167,7 @@ class Images:
 
     def bootstrap(self, ref: str, suite: str, packages: Sequence[str]) -> AsyncIterator[Json]:
         """See facade.Images."""
-        return self.store.bootstrap(ref, suite, packages)  # type: ignore[attr-defined,no-any-return]
+        return self.store.bootstrap(ref, suite, packages)
 
     def import_tar(
         self,

@@ -129,16 +129,16 @@ class Inflater:
     def _pieces(self, data: bytes) -> Iterator[bytes]:
         assert self._make is not None
         try:
-            while True:
-                if self._inner is None:
+            while data:
+                if self._inner is None or self._inner.eof:
+                    # streams may follow one another (gzip, zstd), and zeros the last
+                    data = data.lstrip(b"\0")
+                    if not data:
+                        return
                     self._inner = self._make()
                 yield self._inner.decompress(data, PIECE)
                 while not self._inner.eof and not self._inner.needs_input:
                     yield self._inner.decompress(b"", PIECE)
-                # gzip and zstd streams may be several, one after the other; zeros may follow
-                data = self._inner.unused_data.lstrip(b"\0") if self._inner.eof else b""
-                if not data:
-                    return
-                self._inner = None
+                data = self._inner.unused_data if self._inner.eof else b""
         except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError) as error:
             raise InvalidInput("a compressed archive is damaged", details=str(error)) from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from gemel.image import archive
+from gemel.errors import InvalidInput
+from gemel.host import files
+from gemel.image import archive, bootstrap, threads
 from gemel.image import manifest as manifests
 from gemel.image import options as build_options
 from gemel.image.build import Builder
@@ -55,6 +58,38 @@ class ImageStore(Core):
             if parsed.ignored:
                 emit({"stream": f"[Warning] no effect here: {', '.join(parsed.ignored)}\n"})
             await self._builder.build(emit, context, parsed, auth or {})
+
+        return stream(work)
+
+    def bootstrap(
+        self, ref: str, suite: str = "", packages: Sequence[str] = ()
+    ) -> AsyncIterator[Json]:
+        """Makes a base image from Debian's packages, from the machine's own apt sources.
+
+        suite: the machine's own if it is empty. The last message is ``{"aux": {"ID": id}}``.
+        Raises InvalidInput, Unavailable (the mirror is not reached), Failed.
+        """
+        name = named(ref)
+        if name is None:
+            raise InvalidInput("a name for the image is missing")
+
+        async def work(emit: Emit) -> None:
+            folder = files.folder(self.blobs.temporary / f"bootstrap-{os.urandom(8).hex()}")
+            try:
+                tar = bootstrap.tar(folder, emit, suite, packages)
+                async for message in self.import_tar(
+                    tar,
+                    ref,
+                    message=f"Debian packages: {' '.join(packages)}".strip(": "),
+                    changes=bootstrap.CHANGES,
+                    created=bootstrap.CREATED,
+                ):
+                    emit(message)
+            finally:
+                await threads.call(files.remove, folder)
+            image = self.find(ref)
+            emit({"stream": f"Successfully tagged {name.familiar}\n"})
+            emit({"aux": {"ID": image.id}})
 
         return stream(work)
 
