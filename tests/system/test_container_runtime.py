@@ -26,6 +26,7 @@ from gemel.model.instance import (
 from gemel.model.paths import Paths
 from gemel.observe import logs
 from gemel.runtime.container import monitor
+from gemel.runtime.container.crun import Filters
 from gemel.runtime.container.monitor import Files, load
 from gemel.runtime.container.runtime import ContainerRuntime
 from tests.conformance.conftest import KINDS, Harness, Image, image, read_all
@@ -180,15 +181,23 @@ async def test_seccomp_and_masks(harness: Harness) -> None:
         ls /sys/firmware | wc -l
         test -w /sys/fs/cgroup/memory || echo no cgroup
     """
-    got = await harness.run(harness.shell(script))
-    assert got.stdout.decode().splitlines()[:6] == [
-        "Seccomp:\t2",
-        "no namespaces",
-        "0",
-        "no sysrq",
-        "no sysfs",
-        "0",
-    ]
+    wanted = ["Seccomp:\t2", "no namespaces", "0", "no sysrq", "no sysfs", "0"]
+    for _ in range(2):  # the second has the filter that was compiled for the first
+        got = await harness.run(harness.shell(script))
+        assert got.stdout.decode().splitlines()[:6] == wanted
+    spec = await harness.start(harness.spec("sleep", "1000"))
+    assert Filters.ANNOTATION in (harness.paths.instance_run(spec.id) / "config.json").read_text()
+    got = await harness.exec(spec, "sh", "-c", "unshare -U true; grep Seccomp: /proc/self/status")
+    assert got.stdout == b"Seccomp:\t2\n" and got.stderr != b""
+    # another profile has another filter
+    spec = harness.shell("unshare -U true && echo free", security=Security(seccomp="unconfined"))
+    assert (await harness.run(spec)).stdout == b"free\n"
+    refuses = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refuses]}
+    for _ in range(2):
+        security = Security(seccomp=msgspec.json.encode(profile).decode())
+        got = await harness.run(harness.shell("mkdir /x", security=security))
+        assert b"No space left" in got.stderr
 
 
 async def test_shared_namespaces(harness: Harness) -> None:

@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import os
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from gemel.errors import CommandNotFound, CommandNotRunnable, Failed, GemelError, NotFound
 from gemel.host import run
 
 PROGRAM = "crun"
+
+
+class Filters:
+    """Compiled system-call filters, by what they were compiled from.
+
+    Compiling takes crun 15 ms, a third of a start. It leaves what it compiled beside its
+    state, and takes it back in an annotation; a crun that does not know the annotation
+    compiles as ever, since the profile stays in the configuration.
+    """
+
+    ANNOTATION = "run.oci.seccomp_bpf_data"
+    _MOST = 32
+
+    def __init__(self) -> None:
+        self._compiled: dict[bytes, str] = {}
+
+    def apply(self, config: dict[str, Any]) -> bytes | None:
+        """Puts a known filter into a configuration; else what ``learn`` is to be told."""
+        profile = config["linux"].get("seccomp")
+        if profile is None:
+            return None
+        key = hashlib.sha256(msgspec.json.encode(profile)).digest()
+        if (known := self._compiled.get(key)) is None:
+            return key
+        config["annotations"][self.ANNOTATION] = known
+        return None
+
+    def learn(self, key: bytes, state: Path) -> None:
+        """Keeps the filter of the container whose state crun has in ``state``."""
+        with contextlib.suppress(OSError):
+            data = (state / "seccomp.bpf").read_bytes()
+            if data and len(self._compiled) < self._MOST:
+                self._compiled[key] = base64.b64encode(data).decode()
 
 
 class Crun:

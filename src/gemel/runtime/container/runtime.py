@@ -28,7 +28,7 @@ from gemel.model.paths import Paths
 from gemel.runtime.base import PathStat
 from gemel.runtime.container import archive, bundle, execs, facts, monitor, roots, top, views
 from gemel.runtime.container.cgroup import Cgroups
-from gemel.runtime.container.crun import Crun
+from gemel.runtime.container.crun import Crun, Filters
 from gemel.runtime.container.monitor import Files, Record
 from gemel.runtime.container.streams import AttachStream, resize
 
@@ -86,6 +86,7 @@ class ContainerRuntime:
         self._tasks: set[asyncio.Task[None]] = set()
         self._views = views.Views(paths)
         self._profiles = facts.Profiles()
+        self._filters = Filters()
         self._cgroups = Cgroups()
         self._host: bundle.Host | None = None
 
@@ -159,8 +160,10 @@ class ContainerRuntime:
 
     async def _start(self, spec: InstanceSpec) -> int:
         paths = self._files(spec.id)
-        await asyncio.to_thread(self._make_bundle, spec, paths)
+        fresh = await asyncio.to_thread(self._make_bundle, spec, paths)
         record = await monitor.create(spec, paths, self._crun)
+        if fresh is not None:
+            self._filters.learn(fresh, self._crun.state / spec.id)
         live = _Live(paths, record)
         self._live[spec.id] = live
         self._own(self._watch(spec.id, live))
@@ -169,8 +172,11 @@ class ContainerRuntime:
         await self._crun.start(spec.id)
         return record.pid
 
-    def _make_bundle(self, spec: InstanceSpec, paths: Files) -> None:
-        """Folder, mount, configuration: all that conmon and crun need to find."""
+    def _make_bundle(self, spec: InstanceSpec, paths: Files) -> bytes | None:
+        """Folder, mount, configuration: all that conmon and crun need to find.
+
+        Gives back the key of a system-call filter that has yet to be compiled.
+        """
         host = self._known_host()
         if spec.init and not host.init:
             raise Unavailable("no init program is installed", resolution="apt-get install tini")
@@ -192,7 +198,9 @@ class ContainerRuntime:
             profile=profile,
             devices=roots.device_nodes(spec),
         )
+        fresh = self._filters.apply(config)
         files.write(paths.config, msgspec.json.encode(config))
+        return fresh
 
     def _make_shm(self, spec: InstanceSpec, paths: Files) -> Path | None:
         """What the container sees at /dev/shm: the host's, that of the one whose ipc it
