@@ -50,11 +50,18 @@ void client_drop(struct relay *r, struct client *c)
     close(c->fd);
     c->fd = -1;
     for (int i = 0; i < MAX_SESSIONS; i++) {
-        if (!r->sessions[i].used || r->sessions[i].client != c)
+        struct session *s = &r->sessions[i];
+        if (!s->used || s->client != c)
             continue;
-        r->sessions[i].used = false;
-        guest_send(r, r->sessions[i].guest, H_CLOSE, 0, NULL, 0);
+        /* as under Docker: the program goes on, with nobody at its other end */
+        unsigned char raw[4];
+        s->client = NULL;
+        put_u32(raw, WINDOW - (s->out_credit < WINDOW ? s->out_credit : WINDOW));
+        s->out_credit += get_u32(raw);
+        guest_send(r, s->guest, H_CREDIT, 0, raw, sizeof raw);
+        guest_send(r, s->guest, H_STDIN_EOF, 0, NULL, 0);
     }
+    r->used_at = now_ms();
     queue_free(&c->in);
     queue_free(&c->out);
     queue_free(&c->input);

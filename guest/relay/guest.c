@@ -88,6 +88,14 @@ static void service_output(struct relay *r, const struct frame *f)
     guest_pay(r);
 }
 
+void guest_shut_down(struct relay *r)
+{
+    r->state = STOPPING;
+    r->kill_deadline = 0;
+    r->deadline = now_ms() + r->launch.stop_ms;
+    guest_send(r, 0, H_SHUTDOWN, 0, NULL, 0);
+}
+
 static void service_ended(struct relay *r, const struct frame *f)
 {
     if (r->state != RUNNING || f->length != 5 || get_u32(f->payload) > 255) {
@@ -98,10 +106,7 @@ static void service_ended(struct relay *r, const struct frame *f)
         if (r->clients[i].fd >= 0 && r->clients[i].attached)
             client_send(r, &r->clients[i], SESSION_SERVICE, G_EXIT, 0, f->payload, f->length);
     relay_finish(r, (int)get_u32(f->payload), f->payload[4] != 0, "");
-    r->state = STOPPING;
-    r->kill_deadline = 0;
-    r->deadline = now_ms() + r->launch.stop_ms;
-    guest_send(r, 0, H_SHUTDOWN, 0, NULL, 0);
+    guest_shut_down(r);
 }
 
 static void service_error(struct relay *r, const struct frame *f)
@@ -183,7 +188,14 @@ static void exec_frame(struct relay *r, const struct frame *f)
         guest_send(r, f->session, H_CLOSE, 0, NULL, 0);
         s->used = false;
     }
-    client_send(r, s->client, s->local, f->type, 0, f->payload, f->length);
+    if (s->client) {
+        client_send(r, s->client, s->local, f->type, 0, f->payload, f->length);
+    } else if (output && s->used) { /* nobody reads it any more: it is not to wait for that */
+        unsigned char raw[4];
+        put_u32(raw, f->length);
+        s->out_credit += f->length;
+        guest_send(r, s->guest, H_CREDIT, 0, raw, sizeof raw);
+    }
 }
 
 static void say(struct relay *r, const struct frame *f)
@@ -235,6 +247,13 @@ void guest_start(struct relay *r)
     if (!r->start_due || attached < r->launch.attached)
         return;
     r->start_due = false;
+    if (r->launch.idle) {
+        r->state = RUNNING;
+        r->deadline = 0;
+        r->used_at = now_ms();
+        relay_started(r);
+        return;
+    }
     if (!queue_put(&r->to_guest, r->launch.start, r->launch.start_length))
         relay_fail(r, "failed", "the command is too large");
 }

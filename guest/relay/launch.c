@@ -110,6 +110,8 @@ static bool take_setting(struct launch *l, const struct record *r)
         l->groups[l->n_groups++] = (gid_t)value;
     else if (!strcmp(key, "boot-ms") && whole && value <= 3600000)
         l->boot_ms = (int)value;
+    else if (!strcmp(key, "boot-cpu-ms") && whole && value <= 3600000)
+        l->boot_cpu_ms = (int)value;
     else if (!strcmp(key, "config-ms") && whole && value <= 3600000)
         l->config_ms = (int)value;
     else if (!strcmp(key, "stop-ms") && whole && value <= 3600000)
@@ -138,6 +140,8 @@ static bool take(struct launch *l, const struct record *r)
         l->start_length = r->length[1];
     } else if (!strcmp(key, "probe") && r->count == 1) {
         l->probe = true;
+    } else if (!strcmp(key, "idle") && r->count == 1) {
+        l->idle = true;
     } else if (!strcmp(key, "cgroup") && r->count == 2 && l->n_cgroups < MAX_CGROUPS) {
         l->cgroups[l->n_cgroups++] = r->text[1];
     } else if (!strcmp(key, "bind") && r->count == 3 && l->n_binds < MAX_BINDS) {

@@ -27,12 +27,13 @@ struct launch {
     const char *dir, *log;
     uint64_t log_size;
     long attached; /* the service starts when so many have attached */
+    bool idle;  /* start no service: the VM is for its helpers alone, and ends when they do */
     bool probe; /* only find out whether the guest comes up: end at its greeting */
     const unsigned char *config, *start; /* whole frames, ready to be sent */
     size_t config_length, start_length;
     uid_t uid;
     gid_t gid, groups[MAX_GROUPS];
-    int boot_ms, config_ms, stop_ms, agent_fd;
+    int boot_ms, boot_cpu_ms, config_ms, stop_ms, agent_fd;
     size_t n_groups, n_cgroups, n_disks, n_taps, n_shares, n_binds, n_args;
     const char *cgroups[MAX_CGROUPS];
     struct disk disks[MAX_DISKS];

@@ -91,6 +91,10 @@ void relay_kill(struct relay *r)
         r->deadline = soon;
     if (r->state != RUNNING || r->kill_deadline)
         return;
+    if (r->launch.idle) {
+        guest_shut_down(r);
+        return;
+    }
     r->kill_deadline = soon;
     put_u32(raw, SIGKILL);
     guest_send(r, 0, H_THAW, 0, NULL, 0);
@@ -104,13 +108,38 @@ static void boot_again(struct relay *r)
                    r->launch.boot_ms, r->attempts, *r->error_tail ? ": " : "", r->error_tail);
         return;
     }
+    if (r->guest_log >= 0)
+        dprintf(r->guest_log, "relay: the guest hangs after %lld ms of CPU time, boots again\n",
+                (long long)vm_cpu_ms(r));
     vm_end(r); /* a hung calibration of the clock is the known cause; a second boot mends it */
     vm_launch(r);
+}
+
+/* A guest that hangs burns CPU time without an end; one on a busy host only waits for it. So
+ * CPU time tells a hung boot early, without taking a slow one for it. */
+static void check_boot(struct relay *r)
+{
+    if (r->launch.boot_cpu_ms && r->state == BOOTING && r->attempts < ATTEMPTS &&
+        vm_cpu_ms(r) > r->launch.boot_cpu_ms)
+        boot_again(r);
+}
+
+/* A VM for helpers ends some time after the last of them. */
+static void check_idle(struct relay *r)
+{
+    for (int i = 0; i < MAX_CLIENTS; i++)
+        if (r->clients[i].fd >= 0)
+            return;
+    if (now_ms() - r->used_at > IDLE_MS)
+        guest_shut_down(r);
 }
 
 static void check_deadlines(struct relay *r)
 {
     int64_t now = now_ms();
+    check_boot(r);
+    if (r->launch.idle && r->state == RUNNING)
+        check_idle(r);
     if (r->kill_deadline && now >= r->kill_deadline && r->state == RUNNING) {
         relay_finish(r, 137, false, "");
         r->state = DONE;
@@ -135,8 +164,10 @@ static int patience(const struct relay *r)
         wait = r->deadline - now;
     if (r->kill_deadline && r->kill_deadline - now < wait)
         wait = r->kill_deadline - now;
-    if (r->service_owed && wait > 1000)
-        wait = 1000; /* someone attached is slow: look again */
+    if ((r->service_owed || r->launch.idle) && wait > 1000)
+        wait = 1000; /* someone attached is slow, or nobody comes: look again */
+    if (r->state == BOOTING && wait > LOOK_MS)
+        wait = LOOK_MS;
     return wait < 0 ? 0 : (int)wait + 1;
 }
 

@@ -14,7 +14,7 @@
 
 enum { MAX_CLIENTS = 128, MAX_SESSIONS = 512, ATTACH_BACKLOG = 1 << 20, CLIENT_LIMIT = 8 << 20,
        GUEST_LIMIT = 64 << 20, GUEST_CROWDED = 4 << 20, STALL_MS = 10000, KILL_MS = 2000,
-       LINGER_MS = 5000, ATTEMPTS = 2, GUEST_LOG_MOST = 256 * 1024 };
+       LINGER_MS = 5000, LOOK_MS = 250, IDLE_MS = 10000, ATTEMPTS = 2, GUEST_LOG_MOST = 256 * 1024 };
 
 enum state { BOOTING, CONFIGURING, STARTING, RUNNING, STOPPING, DONE };
 
@@ -33,7 +33,7 @@ struct client {
 struct session {
     bool used;
     uint32_t guest, local;
-    struct client *client;
+    struct client *client; /* NULL: it has gone, and the program goes on without it */
     uint32_t out_credit; /* so many bytes may the guest send */
     uint32_t in_credit;  /* so many may the client send */
 };
@@ -44,6 +44,7 @@ struct relay {
     enum state state;
     int64_t deadline; /* of the state, in ms of the monotonic clock; 0: none */
     int64_t kill_deadline;
+    int64_t used_at; /* when a client was last there; for an idle VM */
     int attempts;
     bool start_due; /* the guest is ready, and not all who want to be there are attached */
 
@@ -80,6 +81,8 @@ void relay_kill(struct relay *r);
 void vm_launch(struct relay *r);
 void vm_reap(struct relay *r);
 void vm_end(struct relay *r);
+int64_t vm_cpu_ms(const struct relay *r);
+void guest_shut_down(struct relay *r);
 void vm_hear_errors(struct relay *r);
 
 /* guest.c */

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "child.h"
@@ -156,6 +157,16 @@ void vm_launch(struct relay *r)
     for (size_t i = 0; i < opened.n; i++)
         close(opened.fds[i].from);
     close(errors[1]);
+}
+
+/* CPU time that the VMM has used, in ms. */
+int64_t vm_cpu_ms(const struct relay *r)
+{
+    clockid_t clock;
+    struct timespec used;
+    if (!r->vmm || clock_getcpuclockid(r->vmm, &clock) != 0 || clock_gettime(clock, &used) != 0)
+        return 0;
+    return used.tv_sec * 1000LL + used.tv_nsec / 1000000;
 }
 
 void vm_hear_errors(struct relay *r)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import secrets
+import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -21,7 +22,9 @@ from gemel.model.paths import Paths
 from gemel.observe import logs
 from gemel.runtime.base import ExecSession, Runtime, Stream
 from gemel.runtime.container.runtime import ContainerRuntime
+from gemel.runtime.microvm.runtime import MicroVmRuntime
 from tests.images import busybox_tar
+from tests.kernels import use_kernels
 
 #: Seconds that anything here may take before it is called stuck.
 DEADLINE = 120.0
@@ -34,7 +37,15 @@ class Kind(NamedTuple):
     make: Callable[[Paths], Runtime]
 
 
-KINDS = {"container": Kind(RuntimeName.CONTAINER, ContainerRuntime)}
+def _microvm(paths: Paths) -> Runtime:
+    use_kernels(paths)
+    return MicroVmRuntime(paths)
+
+
+KINDS = {
+    "container": Kind(RuntimeName.CONTAINER, ContainerRuntime),
+    "microvm": Kind(RuntimeName.MICROVM, _microvm),
+}
 
 
 class Image(NamedTuple):
@@ -198,6 +209,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     root.mkdir(mode=0o755)
     with tarfile.open(fileobj=io.BytesIO(busybox_tar())) as archive:
         archive.extractall(root, filter="fully_trusted")
+    with tar.open("rb") as source:
+        command = ["tar2sqfs", "-q", "-c", "lz4", str(tar.with_suffix(".sqfs"))]
+        subprocess.run(command, stdin=source, check=True, timeout=60)
     return Image(root, tar)
 
 

@@ -6,15 +6,17 @@ goes to the client as it is, and nothing of it is unpacked on the host.
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 
-from gemel.errors import Failed, InvalidInput, NotFound
+from gemel.errors import Conflict, Failed, InvalidInput, NotFound
 from gemel.runtime.microvm.channel import Session, execute
 from gemel.runtime.microvm.protocol import FIRST_EXEC, ToGuest, message
+from gemel.runtime.microvm.tarcheck import TarCheck
 
 #: Of a helper's error output, so much is kept.
 _TEXT_MOST = 8192
@@ -49,7 +51,7 @@ async def _output(folder: Path, *argv: str) -> tuple[int, bytes, str]:
                 err = (err + piece[1])[:_TEXT_MOST]
         return await session.wait(), out, err.decode("utf-8", "replace").strip()
     finally:
-        await session.close()
+        await session.end()
 
 
 def _clean(path: str) -> str:
@@ -91,7 +93,7 @@ async def read(folder: Path, path: str) -> AsyncIterator[bytes]:
         if await session.wait() != 0:
             raise Failed(f"cannot read {path}", details=error.decode("utf-8", "replace").strip())
     finally:
-        await session.close()
+        await session.end()
 
 
 async def write(folder: Path, path: str, tar: AsyncIterator[bytes]) -> None:
@@ -101,19 +103,36 @@ async def write(folder: Path, path: str, tar: AsyncIterator[bytes]) -> None:
         await stat(folder, path)  # NotFound, unless it is there
         raise InvalidInput(f"{path} is not a folder")
     session = await helper(folder, "tar", "-x", "-f", "-", "-C", _clean(path), stdin=True)
+    reader = asyncio.create_task(_words(session))
     try:
-        try:
-            async for piece in tar:
-                await session.write(piece)
-        except Failed:
-            pass  # it has ended: its words say why
+        await _send(session, tar)
         await session.close_stdin()
-        error = b""
-        while piece_out := await session.read():
-            error = (error + piece_out[1])[:_TEXT_MOST]
+        error = await reader
         if await session.wait() != 0:
-            raise Failed(
-                f"cannot unpack into {path}", details=error.decode("utf-8", "replace").strip()
-            )
+            if "Read-only file system" in error:
+                raise Conflict("its root is read-only", details=error)
+            raise Failed(f"cannot unpack into {path}", details=error)
     finally:
-        await session.close()
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        await session.end()
+
+
+async def _send(session: Session, tar: AsyncIterator[bytes]) -> None:
+    """Sends the tar on, as far as it is one. Raises InvalidInput."""
+    check = TarCheck()
+    async for piece in tar:
+        data = check.feed(piece)
+        try:
+            await session.write(data)
+        except Failed:
+            return  # it has ended: its words say why
+    check.finish()
+
+
+async def _words(session: Session) -> str:
+    """What a helper says, to its end."""
+    said = b""
+    while piece := await session.read():
+        said = (said + piece[1])[:_TEXT_MOST]
+    return said.decode("utf-8", "replace").strip()

@@ -11,9 +11,18 @@ import asyncio
 import contextlib
 import os
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
-from gemel.errors import CommandNotFound, CommandNotRunnable, Conflict, Failed, NotFound
+from gemel.errors import (
+    CommandNotFound,
+    CommandNotRunnable,
+    Conflict,
+    Failed,
+    GemelError,
+    InvalidInput,
+    NotFound,
+)
 from gemel.runtime.microvm.protocol import (
     CONTROL,
     FIRST_EXEC,
@@ -37,6 +46,7 @@ from gemel.runtime.microvm.protocol import (
 #: Frames that engine and relay alone speak (guest/relay/wire.h).
 ATTACH, KILL, ATTACHED = 32, 33, 96
 ANSWER_TIMEOUT = 15.0
+NOT_RUNNING = "it does not run"
 READ_SIZE = 65536
 #: Output of an attached session that is kept before its socket is read no more.
 BACKLOG = 1 << 20
@@ -48,14 +58,14 @@ async def connect(folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWri
         # by way of a descriptor: a socket's path has 107 bytes at most
         held = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound("it does not run", details=str(folder)) from error
+        raise NotFound(NOT_RUNNING, details=str(folder)) from error
     try:
         async with asyncio.timeout(ANSWER_TIMEOUT):
             return await asyncio.open_unix_connection(
                 f"/proc/self/fd/{held}/relay.sock", limit=2 * READ_SIZE
             )
     except (OSError, TimeoutError) as error:
-        raise NotFound("it does not run", details=str(error)) from error
+        raise NotFound(NOT_RUNNING, details=str(error)) from error
     finally:
         os.close(held)
 
@@ -115,7 +125,7 @@ async def ask(folder: Path, question: ToGuest, answer: FromGuest) -> bytes:
                     payload += frame.payload
                     if answer is not FromGuest.PROCESSES or frame.flags & LAST:
                         return payload
-        raise NotFound("the micro VM has ended")
+        raise NotFound(NOT_RUNNING)
     except TimeoutError:
         raise Failed(
             "the micro VM's agent does not answer", details=f"{question.name}: {ANSWER_TIMEOUT:g} s"
@@ -141,8 +151,10 @@ async def tell(folder: Path, *frames: bytes) -> None:
 class Session:
     """A program's streams over a connection (base.Stream, base.ExecSession)."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, tty: bool = False) -> None:
         self._number = number
+        self._tty = tty
+        self._on_end: Callable[[Session], None] = lambda session: None
         self._opened: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self._output: deque[tuple[int, bytes]] = deque()
         self._queued = 0
@@ -185,6 +197,8 @@ class Session:
             while frame := await connection.receive():
                 async with self._changed:
                     self._take(frame)
+                    if self._closed:
+                        await self._discard(connection)
                     self._changed.notify_all()
                     await self._changed.wait_for(lambda: self._queued < BACKLOG)
                 if self._exit.done():
@@ -196,6 +210,24 @@ class Session:
             self._ended = True
             async with self._changed:
                 self._changed.notify_all()
+            if self._closed:
+                await connection.close()
+            self._on_end(self)
+
+    def on_end(self, call: Callable[[Session], None]) -> None:
+        """Has ``call`` called when the program has ended or the connection is gone."""
+        self._on_end = call
+        if self._ended:
+            call(self)
+
+    async def _discard(self, connection: Connection) -> None:
+        """Output that nobody reads any more: the program is not to wait for that."""
+        size, self._queued = self._queued, 0
+        self._output.clear()
+        if size and self._number != SERVICE:
+            with contextlib.suppress(Failed):
+                credit = encode(self._number, ToGuest.CREDIT, encode_u32(size))
+                await connection.send(credit)
 
     def _fail(self, error: Exception) -> None:
         if not self._pid.done():
@@ -215,7 +247,7 @@ class Session:
                 if not self._exit.done():
                     self._exit.set_result(decode_exit(frame.payload)[0])
             case FromGuest.ERROR:
-                self._fail(_start_error(frame.payload))
+                self._fail(start_error(*decode_error(frame.payload)))
             case FromGuest.STARTED | 96 if not self._pid.done():
                 self._pid.set_result(decode_u32(frame.payload) if frame.payload else 0)
 
@@ -279,30 +311,50 @@ class Session:
         return await asyncio.shield(self._exit)
 
     async def close(self) -> None:
-        """Lets go; an exec that still runs gets SIGHUP."""
+        """Lets go. A program of an exec goes on without us (``wait`` too), but for one with
+        a terminal, which gets SIGHUP."""
         if self._closed:
             return
+        running = self._task is not None and not self._ended
+        if not running or self._number == SERVICE or self._tty:
+            await self.end()
+            return
+        self._closed = True
+        with contextlib.suppress(Failed):
+            await self._discard(self._opened.result())
+            await self._opened.result().send(encode(self._number, ToGuest.STDIN_EOF))
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def end(self, *, hang_up: bool = True) -> None:
+        """Ends the connection. hang_up: a program of an exec that still runs gets SIGHUP."""
         self._closed = True
         if not self._opened.done():
             self._opened.set_exception(Failed("the stream is closed"))
             self._opened.exception()  # it may be that nobody asks
-        self._fail(Failed("the stream is closed"))
+        hang_up = hang_up and self._number != SERVICE and not self._ended
+        if hang_up and self._opened.exception() is None:
+            with contextlib.suppress(Failed):
+                await self._opened.result().send(encode(self._number, ToGuest.CLOSE))
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._fail(Failed("the stream is closed"))
         if self._opened.exception() is None:
             await self._opened.result().close()
         async with self._changed:
             self._changed.notify_all()
 
 
-def _start_error(payload: bytes) -> Exception:
-    kind, text = decode_error(payload)
+def start_error(kind: ErrorKind, text: str) -> GemelError:
+    """Why a program did not start."""
     match kind:
         case ErrorKind.NOT_FOUND:
             return CommandNotFound("the command is not in the image", details=text)
         case ErrorKind.NOT_RUNNABLE:
             return CommandNotRunnable("the command cannot be run", details=text)
+        case _ if text.startswith("unable to find"):  # a user or a group
+            return InvalidInput(text, resolution="name one that is in the image, or a number")
         case _:
             return Failed("the program could not be started", details=text)
 

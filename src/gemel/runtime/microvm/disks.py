@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 from pathlib import Path
 
 from gemel.host import files, sparse
@@ -33,7 +34,7 @@ async def ensure_empty(paths: Paths) -> Path:
     if target.exists():
         return target
     files.folder(target.parent)
-    temporary = target.with_suffix(f".{os.getpid()}.new")
+    temporary = target.with_suffix(f".{secrets.token_hex(4)}.new")
     temporary.unlink(missing_ok=True)
     temporary.touch(mode=0o600)
     os.truncate(temporary, SIZE)

@@ -78,9 +78,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Deadlines in seconds: boot to the agent's greeting, setting up, powering off."""
+    """Deadlines in seconds: boot to the agent's greeting, setting up, powering off.
 
-    boot: float = 20.0
+    boot_cpu: CPU time after which a boot that has not come up hangs, and is tried again.
+    """
+
+    boot: float = 40.0
+    boot_cpu: float = 8.0
     config: float = 30.0
     stop: float = 5.0
 
@@ -176,7 +180,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What the relay is to run, beside the machine itself.
 
     cgroups: cgroup.procs files that it enters. config and start: whole frames.
-    probe: only find out whether the guest comes up. attached: so many are to be
+    probe: only find out whether the guest comes up. idle: for helpers alone, no service is
+    started, and the VM ends some seconds after the last helper. attached: so many are to be
     attached before the service starts.
     """
 
@@ -191,6 +196,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     file_server: FileServer | None = None
     attached: int = 0
     probe: bool = False
+    idle: bool = False
 
 
 def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
@@ -200,11 +206,14 @@ def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
     yield ("log-size", str(job.log_size))
     if job.probe:
         yield ("probe",)
+    if job.idle:
+        yield ("idle",)
     yield ("attached", str(job.attached))
     yield ("uid", str(job.user))
     yield ("gid", str(job.user))
     for name, seconds in (
         ("boot-ms", job.limits.boot),
+        ("boot-cpu-ms", job.limits.boot_cpu),
         ("config-ms", job.limits.config),
         ("stop-ms", job.limits.stop),
     ):

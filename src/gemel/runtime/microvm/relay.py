@@ -9,12 +9,12 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gemel.errors import CommandNotFound, CommandNotRunnable, Failed, GemelError, Unavailable
+from gemel.errors import Failed, GemelError, Unavailable
 from gemel.host.run import run
 from gemel.model.instance import Exit
-from gemel.runtime.microvm.channel import connect
+from gemel.runtime.microvm.channel import connect, start_error
 from gemel.runtime.microvm.machine import Job, Machine, relay_records
-from gemel.runtime.microvm.protocol import encode_records
+from gemel.runtime.microvm.protocol import ErrorKind, encode_records
 
 #: The relay has ended all of its processes this long after its last word, in seconds.
 END_TIMEOUT = 15.0
@@ -66,9 +66,11 @@ def _pid(answer: str) -> int:
 def _error(kind: str, text: str) -> GemelError:
     match kind:
         case "notfound":
-            return CommandNotFound("the command is not in the image", details=text)
+            return start_error(ErrorKind.NOT_FOUND, text)
         case "notrunnable":
-            return CommandNotRunnable("the command cannot be run", details=text)
+            return start_error(ErrorKind.NOT_RUNNABLE, text)
+        case "failed" if text.startswith("unable to find"):
+            return start_error(ErrorKind.FAILED, text)
         case "timeout":
             return Unavailable(
                 "the micro VM did not come up in time",

@@ -71,6 +71,9 @@ def config_records(
         yield _mount(number, mount, is_folder)
     for file in spec.files:
         yield _file(file, contents[file.source])
+    # memory is promised freely, as on a host with much of it: a VM's is small, and the
+    # kernel's guess would refuse what a container gets
+    yield ("sysctl", "vm.overcommit_memory", "1")
     for key, value in spec.sysctls:
         yield ("sysctl", key, value)
     yield ("init", _switch(spec.init))
@@ -119,10 +122,18 @@ def _capability(name: str) -> str:
     return full
 
 
-def process_records(process: Process, security: Security) -> Iterator[Record]:
+def exec_records(spec: InstanceSpec, process: Process) -> Iterator[Record]:
+    """EXEC: a further program in the instance."""
+    yield from _process(spec, process)
+
+
+def _process(spec: InstanceSpec, process: Process) -> Iterator[Record]:
     """What START and EXEC have in common."""
+    security = spec.security
     for argument in process.argv:
         yield ("arg", argument)
+    if not any(pair.startswith("HOSTNAME=") for pair in process.env):
+        yield ("env", f"HOSTNAME={spec.hostname}")
     for pair in process.env:
         yield ("env", pair)
     yield ("cwd", process.cwd or "/")
@@ -141,14 +152,14 @@ def process_records(process: Process, security: Security) -> Iterator[Record]:
         yield ("privileged",)
     if security.no_new_privileges:
         yield ("nnp",)
+    for limit in spec.resources.ulimits:
+        yield ("rlimit", limit.name, str(limit.soft), str(limit.hard))
 
 
 def start_records(spec: InstanceSpec) -> Iterator[Record]:
     """START: the first process and the service's limits."""
-    yield from process_records(spec.process, spec.security)
+    yield from _process(spec, spec.process)
     resources = spec.resources
-    for limit in resources.ulimits:
-        yield ("rlimit", limit.name, str(limit.soft), str(limit.hard))
     if resources.pids and resources.pids > 0:
         yield ("pids", str(resources.pids))
     if resources.memory:
