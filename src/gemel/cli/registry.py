@@ -64,6 +64,7 @@ SYSTEM: Table = {
     "doctor": Entry("system", "doctor", "Check this machine, say how to mend it"),
     "info": Entry("system", "info", "Show the engine's state"),
     "version": Entry("system", "version", "Show versions"),
+    "kernel": Entry("kernel", "kernel", "Guest kernels of micro VMs"),
     "env": Entry("system", "env", "Print settings that point Docker's tools to gemel"),
     "daemon": Entry("system", "daemon", "Run the engine in the foreground"),
     "system": Entry("system", "system", "Disk usage, clean up, stop the engine"),

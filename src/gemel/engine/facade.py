@@ -168,6 +168,14 @@ class System(Protocol):
         """Checks of the host: name, status (ok, warning, missing), details, resolution."""
         ...
 
+    def fetch_kernel(self) -> AsyncIterator[Json]:
+        """Makes the guest kernel ready and tries KVM: messages with ``status``."""
+        ...
+
+    async def kernels(self) -> Jsons:
+        """The guest kernels that are here: name, version, whether it is used."""
+        ...
+
     async def shutdown(self) -> None: ...
 
 

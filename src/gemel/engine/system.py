@@ -8,7 +8,7 @@ import platform
 from collections.abc import AsyncIterator, Callable
 
 from gemel import __version__
-from gemel.engine import doctor
+from gemel.engine import doctor, kernels
 from gemel.engine.core import Core
 from gemel.engine.facade import Filters, Json
 from gemel.engine.records import now
@@ -178,6 +178,14 @@ class System:
     async def doctor(self) -> list[Json]:
         """See facade.System."""
         return await doctor.examine(self.core)
+
+    def fetch_kernel(self) -> AsyncIterator[Json]:
+        """See facade.System."""
+        return kernels.fetch(self.core)
+
+    async def kernels(self) -> list[Json]:
+        """See facade.System."""
+        return await kernels.listed(self.core)
 
     async def shutdown(self) -> None:
         """Asks the engine to end; instances go on."""

@@ -420,6 +420,12 @@ class MemorySystem:
 
         return stream()
 
+    async def fetch_kernel(self) -> AsyncIterator[Json]:
+        yield {"status": "guest kernel 6.1 is ready"}
+
+    async def kernels(self) -> list[Json]:
+        return [{"Name": "linux", "Version": "6.1", "Used": True}]
+
     async def doctor(self) -> Jsons:
         return [{"name": "kvm", "status": "missing", "details": "", "resolution": ""}]
 

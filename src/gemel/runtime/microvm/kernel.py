@@ -72,6 +72,13 @@ def _current(paths: Paths) -> Kernel | None:
     return _kernel(folder) if folder.is_dir() else None
 
 
+def present(paths: Paths) -> list[tuple[Kernel, bool]]:
+    """The kernels that are here, and whether each is the one in use."""
+    used = _current(paths)
+    found = sorted(f for f in paths.kernels.glob(f"*_*_{LAYOUT}") if f.is_dir())
+    return [(kernel := _kernel(f), kernel == used) for f in found]
+
+
 def _kernel(folder: Path) -> Kernel:
     name, version, _ = folder.name.rsplit("_", 2)
     return Kernel(name, version.replace("%3a", ":"), folder / "vmlinux", folder / "modules")
