@@ -17,7 +17,7 @@ from gemel.api.decompress import decompressed
 from gemel.api.hijack import Taken
 from gemel.api.respond import TAR, close_iterator, empty
 from gemel.api.routing import Router
-from gemel.api.streams import Session, carry, multiplexed, parse_detach_keys, raw
+from gemel.api.streams import Session, carry, multiplexed_lines, parse_detach_keys, raw
 from gemel.engine.facade import Attached, LogQuery
 from gemel.errors import GemelError, InvalidInput
 from gemel.runtime.base import PathStat
@@ -66,7 +66,7 @@ async def logs(call: Call) -> web.StreamResponse:
             timestamps=query.flag("timestamps"),
         ),
     )
-    frame = raw if tty else multiplexed
+    frame = raw if tty else multiplexed_lines
     try:
         response = await call.begin(call.stream_type(tty))
         try:

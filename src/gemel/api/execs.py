@@ -8,11 +8,12 @@ from gemel.api import decode
 from gemel.api.call import Call
 from gemel.api.containers import size_of
 from gemel.api.errors import message_of
-from gemel.api.hijack import Taken
+from gemel.api.hijack import RawConnection, Taken
 from gemel.api.respond import empty, json_response
 from gemel.api.routing import Router
 from gemel.api.streams import Session, carry, multiplexed, parse_detach_keys, raw
-from gemel.errors import CommandNotFound, CommandNotRunnable, InvalidInput
+from gemel.engine.facade import Json
+from gemel.errors import Conflict, GemelError, InvalidInput
 from gemel.model.docker import ExecCreate
 
 
@@ -38,48 +39,56 @@ async def start(call: Call) -> web.StreamResponse:
         await call.engine.execs.start_detached(id)
         return empty(200)
     facts = await call.engine.execs.inspect(id)
+    await _check_startable(call, facts)
     keys = parse_detach_keys(str(facts.get("DetachKeys") or ""))
-    try:
-        tty, session = await call.engine.execs.start(id, tty, (size[0], size[1]) if size else None)
-    except (CommandNotFound, CommandNotRunnable) as error:
-        # dockerd has switched to the raw stream by now: the client shows the
-        # text as output and asks for the exit code (127, 126) afterwards
-        return await _tell(call, tty, message_of(error))
-    try:
-        connection = await call.hijack(tty)
-    except BaseException:
-        await session.close()
-        raise
-    wanted = {
-        number
-        for number, on in ((1, facts.get("OpenStdout", True)), (2, facts.get("OpenStderr", True)))
-        if on
-    }
-    try:
-        await carry(
-            connection,
-            Session(
-                session,
-                tty=tty,
-                stdin=bool(facts.get("OpenStdin", True)),
-                wanted=frozenset(wanted),
-                detach_keys=keys,
-            ),
-        )
-        await connection.finish()
-    finally:
-        connection.close()
-    return Taken()
-
-
-async def _tell(call: Call, tty: bool, text: str) -> web.StreamResponse:
+    # The answer goes out before the program starts, as from dockerd: docker-py
+    # loses output that reaches it together with the head of the answer.
     connection = await call.hijack(tty)
     try:
-        await connection.write((raw if tty else multiplexed)(1, f"{text}\r\n".encode()))
+        await _run(call, connection, facts, tty, (size[0], size[1]) if size else None, keys)
         await connection.finish()
     finally:
         connection.close()
     return Taken()
+
+
+async def _check_startable(call: Call, facts: Json) -> None:
+    """What can be refused with a status is refused now. Raises Conflict, NotFound."""
+    if facts.get("Running") or facts.get("ExitCode") is not None:
+        raise Conflict(f"Error: Exec command {facts.get('ID')} is already running")
+    container = facts.get("ContainerID")
+    if container:
+        state = (await call.engine.containers.inspect(container)).get("State", {})
+        if not state.get("Running"):
+            raise Conflict(f"Container {container} is not running")
+        if state.get("Paused"):
+            raise Conflict(f"Container {container} is paused, unpause the container before exec")
+
+
+async def _run(
+    call: Call,
+    connection: RawConnection,
+    facts: Json,
+    tty: bool,
+    size: tuple[int, int] | None,
+    keys: bytes,
+) -> None:
+    try:
+        _, stream = await call.engine.execs.start(facts["ID"], None, size)
+    except GemelError as error:
+        # the client shows the text as output and then asks for the exit code (127, 126)
+        text = f"{message_of(error)}\r\n".encode()
+        await connection.write((raw if tty else multiplexed)(1, text))
+        return
+    outputs = ((1, facts.get("OpenStdout", True)), (2, facts.get("OpenStderr", True)))
+    session = Session(
+        stream,
+        tty=tty,
+        stdin=bool(facts.get("OpenStdin", True)),
+        wanted=frozenset(number for number, on in outputs if on),
+        detach_keys=keys,
+    )
+    await carry(connection, session)
 
 
 async def inspect(call: Call) -> web.StreamResponse:

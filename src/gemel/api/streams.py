@@ -19,6 +19,8 @@ log = logging.getLogger("gemel.api")
 _HEADER = struct.Struct(">BxxxI")
 #: Seconds that input of a client that has gone is still handed on.
 _GRACE = 5.0
+#: Seconds between the head of an answer and output that is there already.
+_AFTER_HEAD = 0.005
 DEFAULT_DETACH_KEYS = b"\x10\x11"
 
 Frame = Callable[[int, bytes], bytes]
@@ -27,6 +29,17 @@ Frame = Callable[[int, bytes], bytes]
 def multiplexed(stream: int, data: bytes) -> bytes:
     """Docker's frame: stream number, three zero bytes, length, data."""
     return _HEADER.pack(stream, len(data)) + data
+
+
+def multiplexed_lines(stream: int, data: bytes) -> bytes:
+    """A frame for each line: loops over docker-py's logs take one for the other."""
+    parts = data.split(b"\n")
+    last = parts.pop()
+    pack = _HEADER.pack
+    framed = [pack(stream, len(part) + 1) + part + b"\n" for part in parts]
+    if last:
+        framed.append(pack(stream, len(last)) + last)
+    return b"".join(framed)
 
 
 def raw(stream: int, data: bytes) -> bytes:
@@ -146,6 +159,8 @@ async def _until_over(
 async def _output(connection: RawConnection, session: Session) -> None:
     frame = session.frame
     if session.history is not None:
+        # docker-py loses what comes in one piece with the head of the answer
+        await asyncio.sleep(_AFTER_HEAD)
         async for number, data in session.history:
             if number in session.wanted and data:
                 await connection.write(frame(number, data))

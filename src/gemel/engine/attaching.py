@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Any
 
@@ -19,10 +20,14 @@ PIECE = 64 << 10
 """Largest piece in bytes that is handed on at once (a whole line may be longer)."""
 
 
-async def log_pieces(
+def log_pieces(
     core: Core, one: Container, query: LogQuery, ended: asyncio.Event | None = None
 ) -> AsyncGenerator[tuple[int, bytes], None]:
-    """The wanted part of a log in pieces with their stream."""
+    """The wanted part of a log in pieces with their stream.
+
+    The place is taken now (read_batches does so when called): what is written
+    before the first read belongs to the reader.
+    """
     batches = logs.read_batches(
         core.paths.instance(one.id) / "log",
         stdout=query.stdout,
@@ -33,10 +38,16 @@ async def log_pieces(
         follow=query.follow,
         ended=ended or core.live[one.id].ended,
     )
+    return _pieces(batches, query.timestamps)
+
+
+async def _pieces(
+    batches: AsyncGenerator[list[logs.LogLine], None], timestamps: bool
+) -> AsyncGenerator[tuple[int, bytes], None]:
     middle: dict[int, bool] = {}
     async with contextlib.aclosing(batches):
         async for batch in batches:
-            for piece in _joined(batch, query.timestamps, middle):
+            for piece in _joined(batch, timestamps, middle):
                 yield piece
 
 
@@ -169,5 +180,5 @@ def attach(core: Core, one: Container, *, history: bool, stdin: bool) -> Attache
     stream = AttachedStream(core, one, live, stdin and one.request.open_stdin)
     past: AsyncIterator[tuple[int, bytes]] | None = None
     if history:
-        past = log_pieces(core, one, LogQuery())
+        past = log_pieces(core, one, LogQuery(until=time.time_ns()))  # the rest is live
     return Attached(one.request.tty, stream, past)

@@ -105,7 +105,7 @@ class Execs:
         if not one.state.running:
             raise Conflict(f"Container {one.id} is not running")
         has_tty = exec.request.tty if tty is None else tty
-        exec.size = size or exec.size
+        exec.size = begun_with = size or exec.size
         exec.running = True
         try:
             session = await self.core.runtime(one).exec(one.id, self._process(one, exec, has_tty))
@@ -115,6 +115,8 @@ class Execs:
             raise
         exec.session = session
         exec.pid = session.pid
+        if has_tty and exec.size is not None and exec.size != begun_with:
+            await session.resize(*exec.size)  # asked for while it was starting
         self.core.emit(one, f"exec_start: {' '.join(exec.request.cmd or [])}", execID=id)
         self.core.spawn(one, self._until_end(exec, session), "exec")
         return has_tty, session
