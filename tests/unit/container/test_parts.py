@@ -149,6 +149,8 @@ def test_profiles(tmp_path: Path) -> None:
         ),
         ("executable file `/x` not found: No such file", "/x", CommandNotFound, "stat /x: no such"),
         ("open executable: Permission denied", "/x", CommandNotRunnable, "permission denied"),
+        ("chdir `/x`: No such file or directory", "x", CommandNotFound, "no such file"),
+        ("chdir `/x`: Not a directory", "x", CommandNotRunnable, "chdir"),
         ("setrlimit `RLIMIT_NOFILE`: Operation not permitted", "x", Failed, "rlimits"),
         ("write to `/proc/self/oom_score_adj`: Permission denied", "x", Failed, "oom_score_adj"),
         ("container `x` does not exist", "", NotFound, "no such container"),

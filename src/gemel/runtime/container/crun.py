@@ -139,6 +139,15 @@ def refusal(message: str, program: str) -> GemelError:
             details=message,
             resolution="the file is a folder, or lacks the permission to execute (chmod +x)",
         )
+    if message.startswith("chdir"):
+        missing = "No such file" in message
+        kind = CommandNotFound if missing else CommandNotRunnable
+        return kind(
+            "unable to start container process: chdir to cwd failed: "
+            + ("no such file or directory" if missing else "not possible"),
+            details=message,
+            resolution="name a working directory that is in the container",
+        )
     if "setrlimit" in message:
         return Failed(
             "error setting rlimits: operation not permitted",
