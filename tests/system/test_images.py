@@ -515,6 +515,8 @@ async def test_a_failing_build_says_where_and_shows_its_last_lines(
     with pytest.raises(Failed, match="the build failed at RUN echo before") as caught:
         await build(store, files, t="bad")
     assert "before\nwhy\n" in caught.value.details
+    left = tmp_path / "root/images/buildah/overlay-containers/containers.json"
+    assert not left.exists() or json.loads(left.read_bytes()) == []
     assert len(store.images()) == 1
     assert not list((tmp_path / "root/images/tmp").iterdir())
 
@@ -561,3 +563,50 @@ async def test_build_pulls_its_base(store: ImageStore, tmp_path: Path) -> None:
             await build(store, {"Dockerfile": f"FROM {host}/none".encode()}, {host: auth})
     with pytest.raises(Unavailable, match="cannot reach the registry"):
         await build(store, {"Dockerfile": f"FROM {host}/none".encode()})
+
+
+async def test_a_build_that_is_given_up_leaves_nothing(store: ImageStore, tmp_path: Path) -> None:
+    await busybox(store, "base")
+    mark = f"4{os.getpid()}"
+    files = {"Dockerfile": f"FROM base\nRUN echo started; sleep {mark}\n".encode()}
+    messages = store.build(stream(make_tar(files)), {})
+    async for message in messages:
+        if message.get("stream") == "started\n":
+            break
+    await messages.aclose()  # type: ignore[attr-defined]
+    async with asyncio.timeout(30):
+        while any(mark in line for line in command_lines()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert not list((tmp_path / "root/images/tmp").iterdir())
+    later = make_store(tmp_path)
+    await later.prepare()
+    left = tmp_path / "root/images/buildah/overlay-containers/containers.json"
+    assert not left.exists() or json.loads(left.read_bytes()) == []
+
+
+def command_lines() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+    return found
+
+
+async def test_a_full_disk_is_told_and_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    small = tmp_path / "root"
+    small.mkdir()
+    mounts.mount("small", small, "tmpfs", data="size=12m")
+    try:
+        store = make_store(tmp_path)
+        await store.prepare()
+        image = await busybox(store, "kept")
+        for size, words in ((5 << 20, "no space left"), (20 << 20, "holds more than")):
+            noise = make_tar({"noise": os.urandom(size)})
+            with pytest.raises((Failed, InvalidInput), match=words):
+                await statuses(store.import_tar(stream(noise), "big"))
+        assert [found.id for found in store.images()] == [image.id]
+        assert not list((small / "images/tmp").iterdir())
+        assert (await store.rootfs(image) / "bin/busybox").exists()
+    finally:
+        unmount_all(tmp_path)
+        mounts.unmount(small)

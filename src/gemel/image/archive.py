@@ -117,8 +117,8 @@ async def load(core: Core, emit: Emit, tar: AsyncIterator[bytes]) -> None:
     """Reads an archive and makes its images. Raises InvalidInput."""
     with tempfile.TemporaryFile(dir=core.blobs.temporary) as file:
         async with core.working():
-            await spool(tar, file, core.limits.size)
-            source = await threads.call(_Archive, cast(BinaryIO, file), core.limits)
+            await spool(tar, file, core.allowed.size)
+            source = await threads.call(_Archive, cast(BinaryIO, file), core.allowed)
             if source.has("index.json"):
                 await _load_layout(core, emit, source)
             elif source.has("manifest.json"):

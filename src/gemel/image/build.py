@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import re
 import tempfile
@@ -31,8 +32,11 @@ from gemel.image.reference import Reference
 from gemel.image.transfer import fetch_missing
 from gemel.model.image import Image
 
+log = logging.getLogger("gemel.image")
+
 _TIMEOUT = 7200.0
 _IMPORT_TIMEOUT = 900.0
+_TIDY_TIMEOUT = 60.0
 _TAIL = 30
 _PRIVATE = ("unshare", "--mount", "--propagation", "private")
 _REGISTRIES = Path("/etc/containers/registries.conf")
@@ -70,8 +74,10 @@ class Builder:
         async with self._slots, self._core.working(), self._workspace() as work:
             folder = files.folder(work / "context")
             with tempfile.TemporaryFile(dir=work) as file:
-                await spool(context, file, self._core.limits.size)
-                await threads.call(contexts.unpack, cast(BinaryIO, file), folder, self._core.limits)
+                await spool(context, file, self._core.allowed.size)
+                await threads.call(
+                    contexts.unpack, cast(BinaryIO, file), folder, self._core.allowed
+                )
             bases = self._bases(folder, work, options)
             await self._bring(emit, work, bases)
             id = await self._run(emit, work, options, auths, bases)
@@ -91,6 +97,22 @@ class Builder:
         size = await threads.call(_size, self._storage)
         await threads.call(files.remove, self._storage)
         return size
+
+    async def tidy(self) -> None:
+        """Removes the working containers of builds that were killed. Never raises."""
+        listed = (f"{driver}-containers/containers.json" for driver in ("overlay", "vfs"))
+        found = [name for name in listed if _holds(self._storage / name)]
+        if self._active or not found:
+            return
+        work = files.folder(self._core.blobs.temporary / f"tidy-{os.urandom(8).hex()}")
+        self._driver = found[0].partition("-")[0]
+        try:
+            command = self._buildah(work, "rm", "--all")
+            await run.run(command, env=self._env(work), timeout=_TIDY_TIMEOUT)
+        except GemelError as error:
+            log.warning("what killed builds left is not removed: %s", error)
+        finally:
+            await threads.call(files.remove, work)
 
     @contextlib.asynccontextmanager
     async def _workspace(self) -> AsyncIterator[Path]:
@@ -197,6 +219,7 @@ class Builder:
         files.write(work / "registries.conf", _registries(bases))
         with skopeo.authfile(work, auths) as secret:
             arguments = ["bud", "--isolation", "chroot", "--format", "docker", "--layers"]
+            arguments += ["--rm", "--force-rm"]
             arguments += ["--identity-label=false", "--iidfile", str(work / "id"), "--retry", "1"]
             arguments += ["--authfile", secret, "-f", str(work / "Dockerfile")]
             if (work / "ignore").exists():
@@ -280,6 +303,14 @@ def _driver(work: Path) -> str:
         return "vfs"
     mounts.unmount(top)
     return "overlay"
+
+
+def _holds(path: Path) -> bool:
+    """Whether a JSON file has a list that is not empty."""
+    try:
+        return bool(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return False
 
 
 def _size(folder: Path) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from gemel.errors import Conflict, GemelError, InvalidInput, NotFound
+from gemel.errors import Conflict, Failed, GemelError, InvalidInput, NotFound
 from gemel.host import files, loop, mounts
 from gemel.image import manifest as manifests
 from gemel.image import reference, squash, threads
@@ -83,6 +85,13 @@ class Core:
 
     async def close(self) -> None:
         """When the engine stops. Mounts stay: instances use them, and a new engine finds them."""
+
+    @property
+    def allowed(self) -> Limits:
+        """The limits, and never more than what leaves a tenth of the free disk space free."""
+        facts = os.statvfs(self.paths.images)
+        free = facts.f_bavail * facts.f_frsize * 9 // 10
+        return msgspec.structs.replace(self.limits, size=min(self.limits.size, free))
 
     # -- looking ----------------------------------------------------------
 
@@ -185,7 +194,7 @@ class Core:
             config = manifests.read_config(self.blobs.read(record.id))
             layers = list(zip(record.layers, config.rootfs.diff_ids, strict=True))
             async with self._converting:
-                sizes = await squash.make(self.blobs, layers, disk, self.limits)
+                sizes = await squash.make(self.blobs, layers, disk, self.allowed)
         return msgspec.structs.replace(record, sizes=sizes)
 
     # -- changing ---------------------------------------------------------
@@ -203,6 +212,15 @@ class Core:
         self._active += 1
         try:
             yield
+        except OSError as error:
+            self._dirty = True
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise Failed(
+                "there is no space left for images",
+                details=f"{error.strerror}: {self.paths.images}",
+                resolution="`gemel system prune` and `gemel image prune` give some back",
+            ) from error
         except BaseException:
             self._dirty = True
             raise

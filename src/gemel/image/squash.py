@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from gemel.image.tarfmt import Limits, scan
 from gemel.image.tree import Tree, emit
 
 _TIMEOUT = 1800.0
+_FULL = 1 << 20
+"""Bytes: a disk with less than that is full."""
 
 
 async def make(
@@ -50,7 +53,8 @@ def _read(
         file, size = blobs.layer(digest, diff_id, left.size)
         stack.callback(file.close)
         entries = list(scan(file, left))
-        left = Limits(size=left.size - size, entries=left.entries - len(entries))
+        new = 0 if digest == diff_id else size
+        left = Limits(size=left.size - new, entries=left.entries - len(entries))
         tree.add(entries, file.fileno())
         sizes.append(size)
     return tuple(sizes)
@@ -82,9 +86,11 @@ async def _write(tree: Tree, target: Path) -> None:
         if feeder is not None:
             await feeder
     if process.returncode != 0:
-        raise Failed(
-            "cannot make a file system image", details=errors.decode("utf-8", "replace").strip()
-        )
+        text = errors.decode("utf-8", "replace").strip()
+        facts = os.statvfs(target.parent)
+        if facts.f_bavail * facts.f_frsize < _FULL:  # it says "I/O error" only
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise Failed("cannot make a file system image", details=text)
 
 
 def _feed(tree: Tree, writer: int) -> None:

@@ -37,6 +37,11 @@ class ImageStore(Core):
         super().__init__(paths, in_use, limits)
         self._builder = Builder(self)
 
+    async def prepare(self) -> None:
+        """Once, when the engine starts. Raises Failed if the index is damaged."""
+        await super().prepare()
+        await self._builder.tidy()
+
     def build(
         self,
         context: AsyncIterator[bytes],
@@ -148,7 +153,7 @@ class ImageStore(Core):
         config = apply({}, changes)
         async with self.working():
             with self.blobs.writer() as writer:
-                await inflate(tar, writer, self.limits.size)
+                await inflate(tar, writer, self.allowed.size)
                 diff_id = writer.commit()
             raw = manifests.new_config(
                 diff_id=diff_id,
