@@ -17,8 +17,6 @@ from gemel.image.tarfmt import Limits, scan
 from gemel.image.tree import Tree, emit
 
 _TIMEOUT = 1800.0
-_FULL = 1 << 20
-"""Bytes: a disk with less than that is full."""
 
 
 async def make(
@@ -35,7 +33,7 @@ async def make(
         stack.callback(files.remove, temporary)
         tree = Tree()
         sizes = await threads.call(_read, blobs, layers, tree, limits, stack)
-        await _write(tree, temporary)
+        await _write(tree, temporary, sum(sizes))
         os.replace(temporary, target)
     return sizes
 
@@ -60,7 +58,8 @@ def _read(
     return tuple(sizes)
 
 
-async def _write(tree: Tree, target: Path) -> None:
+async def _write(tree: Tree, target: Path, size: int) -> None:
+    """size: bytes of all layers, no less than the result."""
     # tar2sqfs puts SOURCE_DATE_EPOCH into the superblock: the same layers make the same bytes
     env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
     argv = ["tar2sqfs", "-q", "-s", "-c", "lz4", "-j", str(os.cpu_count() or 1), str(target)]
@@ -88,7 +87,8 @@ async def _write(tree: Tree, target: Path) -> None:
     if process.returncode != 0:
         text = errors.decode("utf-8", "replace").strip()
         facts = os.statvfs(target.parent)
-        if facts.f_bavail * facts.f_frsize < _FULL:  # it says "I/O error" only
+        # it says no more of a full disk, and takes away what it wrote
+        if "I/O error" in text and facts.f_bavail * facts.f_frsize < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise Failed("cannot make a file system image", details=text)
 
