@@ -111,12 +111,13 @@ class Assembler:
             return known
         text = self.reader.read(path)
         found = yamlread.parse(text, self.shown(path), path, self.problems)
-        self.problems.check()
+        if not found:
+            self.problems.check()
         kept = [d for d in found if d.value is not None]
         for document in kept:
             if not isinstance(document.value, dict):
                 self.problems.add(document.place(()), "a Compose file must be a mapping")
-        self.problems.check()
+                self.problems.check()
         self.origins.documents += kept
         self._files[path] = kept
         return kept

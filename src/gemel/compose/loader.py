@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gemel.compose import discover, dotenv, yamlread
-from gemel.compose.assemble import Assembler
+from gemel.compose.assemble import Assembler, Origins
 from gemel.compose.consistency import Consistency, required
 from gemel.compose.files import DiskReader, Reader
 from gemel.compose.interpolate import BadTemplate, Variables, substitute
@@ -26,6 +26,8 @@ class Loaded(msgspec.Struct, frozen=True):
 
     project: Project
     warnings: tuple[str, ...] = ()
+    origins: Origins | None = None
+    """Where everything stands in the files, for ``lint``."""
 
 
 def load(
@@ -99,7 +101,7 @@ class _Loader:
         project = self._project(
             model, chosen, folder, paths, assembler, profiles, consistency, resolve_env
         )
-        return Loaded(project, self._told(assembler))
+        return Loaded(project, self._told(assembler), assembler.origins)
 
     def _told(self, assembler: Assembler) -> tuple[str, ...]:
         unset = [
@@ -238,7 +240,7 @@ class _Loader:
 
     def _label_files(self, name: str, service: Json, assembler: Assembler) -> None:
         read: dict[str, str] = {}
-        for index, path in enumerate(service.pop("label_file", None) or ()):
+        for index, path in enumerate(service.get("label_file") or ()):
             if not self.reader.is_file(path):
                 at = assembler.origins.place(("services", name, "label_file", index))
                 self.problems.add(at, f"label file {path} not found")

@@ -71,6 +71,11 @@ _ORDERS: dict[str, Sequence[str]] = {
         " mac_address priority"
     ),
     "networks.*.ipam": words("driver config options"),
+    "services.*.volumes.*.volume": words("labels nocopy subpath"),
+    "services.*.volumes.*.tmpfs": words("size mode"),
+    "services.*.blkio_config": words(
+        "weight weight_device device_read_bps device_read_iops device_write_bps device_write_iops"
+    ),
     "services.*.provider": words("type options"),
     "services.*.gpus.*": words("capabilities driver count device_ids options"),
     "services.*.deploy.resources.reservations.devices.*": words(
@@ -140,6 +145,8 @@ def canonical(
     chosen = {n: project.service(n) for n in sorted(names, key=yamlwrite.natural)}
     made: Json = {"name": project.name}
     made["services"] = {n: _service(s, as_json) for n, s in chosen.items()}
+    for service in made["services"].values():
+        service.pop("label_file", None)  # its labels are in ``labels``
     for kind in ("networks", "volumes", "secrets", "configs", "models"):
         kept = _used(project, kind, list(chosen.values()))
         if kept:
@@ -188,6 +195,9 @@ def _service(service: Service, as_json: bool) -> Json:
 def service_json(service: Service) -> Json:
     """A service as Compose's JSON has it, in the order of its fields."""
     made: Json = _whole(_service(service, as_json=True))
+    for volume in made.get("volumes") or ():
+        if (volume.get("bind") or {}).get("create_host_path") is False:
+            del volume["bind"]["create_host_path"]
     return made
 
 
@@ -200,8 +210,11 @@ def _json_quirks(service: Json) -> None:
         deploy.setdefault("resources", {})
         deploy.setdefault("placement", {})
         service["deploy"] = {k: deploy[k] for k in _sorted(deploy, _ORDERS["services.*.deploy"])}
-    for rule in (service.get("develop") or {}).get("watch") or ():
+    watch = (service.get("develop") or {}).get("watch") or []
+    for index, rule in enumerate(watch):
         rule.setdefault("exec", {}).setdefault("command", None)
+        order = _ORDERS["services.*.develop.watch.*"]
+        watch[index] = {k: rule[k] for k in _sorted(rule, order)}
     blkio = service.get("blkio_config") or {}
     for key, entries in blkio.items():
         if isinstance(entries, list):

@@ -168,7 +168,8 @@ def parse(text: str, file: str, path: str, problems: Problems) -> list[Document]
                 resets = tuple(build.resets(node)) if "!" in text else ()
                 documents.append(Document(file, path, text, node, value, resets))
     except yaml.MarkedYAMLError as error:
-        problems.add(_where(error, text, file), f"not YAML: {_words(error)}")
+        place = _where(error, text, file)
+        problems.add(place, f"not YAML: {_words(error, place)}")
     except (yaml.YAMLError, UnicodeError, ValueError, OverflowError) as error:
         problems.add(Place(file), f"not YAML: {' '.join(str(error).split())}")
     return documents
@@ -236,9 +237,9 @@ class _Slow:
         return node
 
 
-def _words(error: yaml.MarkedYAMLError) -> str:
+def _words(error: yaml.MarkedYAMLError, place: Place) -> str:
     words = ", ".join(part for part in (error.context, error.problem) if part)
-    if "cannot start any token" in words and "\t" in words:
+    if "cannot start any token" in words and place.text[place.column - 1 :][:1] == "\t":
         words += " (YAML indents with blanks, not tabs)"
     return words
 

@@ -19,7 +19,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
 _SIMPLE = re.compile(r"[A-Za-z_./$][A-Za-z0-9_./$+=@-]*")
 _QUOTED = re.compile(r"""[#,\[\]{}&*!|>'"%@` ]|[-?:]([ ]|$)|---|\.\.\.|.*(:([ ]|$)|[ ]\#|[ ]$)""")
 _UNPRINTABLE = re.compile(
-    r"[^\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+    r"[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 _SPACE_BREAK = re.compile(r" \n")
 

@@ -1,0 +1,129 @@
+"""What of a project is not carried out in the runtimes that it chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from gemel.compose.assemble import Origins
+from gemel.compose.problems import Path, Place, dotted
+from gemel.compose.project import Project, Service
+from gemel.compose.support import BUILDS, SERVICE, TOP, Entry, Level
+from gemel.errors import InvalidInput
+from gemel.model.instance import RuntimeName
+
+_EMPTY: tuple[Any, ...] = (None, False, "", 0, "0", [], {})
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """An attribute that is ignored or refused. service: empty for the top of the file."""
+
+    service: str
+    attribute: str
+    level: Level
+    runtime: str
+    words: str
+    place: Place = Place("")
+
+    def render(self) -> str:
+        """One line for a person: place, attribute, what becomes of it and why."""
+        file, line, column, _ = self.place
+        at = f"{file}:{line}:{column}: " if line else ""
+        runtime = f" in a {self.runtime}" if self.runtime else ""
+        return f"{at}{self.attribute} is {self.level}{runtime}: {self.words}"
+
+
+def lint(
+    project: Project, origins: Origins | None = None, services: Sequence[str] = ()
+) -> list[Finding]:
+    """All findings for the services (none: all that are enabled), in the file's order."""
+    names = services or list(project.services)
+    found: list[Finding] = []
+    for name in names:
+        found += _service(project.service(name), origins)
+    found += _top(project, origins)
+    found += _ports(project, names, origins)
+    return found
+
+
+def refuse(findings: Sequence[Finding]) -> None:
+    """Raises InvalidInput if anything is refused, telling of all of it."""
+    refused = [f for f in findings if f.level is Level.REFUSED]
+    if refused:
+        many = "1 attribute" if len(refused) == 1 else f"{len(refused)} attributes"
+        raise InvalidInput(
+            f"{many} of the file cannot be carried out",
+            "\n".join(f.render() for f in refused),
+            "Remove them, or choose the other runtime for the service",
+        )
+
+
+def _service(service: Service, origins: Origins | None) -> Iterator[Finding]:
+    runtime = service.runtime
+    label = "micro VM" if runtime is RuntimeName.MICROVM else "container"
+    at: Path = ("services", service.name)
+    for path, entry in _matches(service.config, SERVICE):
+        level = entry.microvm if runtime is RuntimeName.MICROVM else entry.container
+        both = entry.container == entry.microvm
+        if level is not Level.SUPPORTED:
+            yield _finding(service.name, (*at, *path), level, "" if both else label, entry, origins)
+    for path, entry in _matches(service.build or {}, BUILDS):
+        if entry.container is not Level.SUPPORTED:
+            where = (*at, "build", *path)
+            yield _finding(service.name, where, entry.container, "", entry, origins)
+
+
+def _finding(
+    service: str, path: Path, level: Level, runtime: str, entry: Entry, origins: Origins | None
+) -> Finding:
+    place = origins.place(path, key=True) if origins else Place("")
+    return Finding(service, dotted(path), level, runtime, entry.why, place)
+
+
+def _top(project: Project, origins: Origins | None) -> Iterator[Finding]:
+    model = {kind: getattr(project, kind) for kind in ("networks", "volumes", "configs", "secrets")}
+    for path, entry in _matches(model, TOP):
+        if entry.container is not Level.SUPPORTED:
+            yield _finding("", path, entry.container, "", entry, origins)
+
+
+def _matches(value: Any, table: dict[str, Entry]) -> Iterator[tuple[Path, Entry]]:
+    """Entries of a table that a value is about, with the paths of what they are about."""
+    for key, entry in table.items():
+        for path, item in _at(value, key.split("."), ()):
+            if entry.when is not None:
+                hit = item not in (None, "") and entry.when(item)
+            else:
+                hit = item not in _EMPTY
+            if hit:
+                yield path, entry
+
+
+def _at(value: Any, parts: list[str], path: Path) -> Iterator[tuple[Path, Any]]:
+    if not parts:
+        yield path, value
+    elif parts[0] == "*":
+        items = value.items() if isinstance(value, dict) else enumerate(value or ())
+        for key, item in items:
+            yield from _at(item, parts[1:], (*path, key))
+    elif isinstance(value, dict) and parts[0] in value:
+        yield from _at(value[parts[0]], parts[1:], (*path, parts[0]))
+
+
+def _ports(project: Project, names: Sequence[str], origins: Origins | None) -> Iterator[Finding]:
+    """A port that two services publish: only one of them could have it."""
+    taken: dict[tuple[str, str, str], str] = {}
+    for name in names:
+        for index, port in enumerate(project.service(name).ports):
+            published = str(port.get("published") or "0")
+            if published == "0" or "-" in published:
+                continue
+            key = (port.get("host_ip") or "", published, port.get("protocol", "tcp"))
+            other = taken.setdefault(key, name)
+            if other != name:
+                path: Path = ("services", name, "ports", index)
+                place = origins.item(path[:-1], published) if origins else Place("")
+                words = f'service "{other}" publishes {published}/{key[2]} already'
+                yield Finding(name, dotted(path), Level.REFUSED, "", words, place)
