@@ -46,6 +46,12 @@ class Selection(NamedTuple):
     since_ns: int = 0
     until_ns: int = 0
 
+    def of(self, lines: list[LogLine]) -> list[LogLine]:
+        """Those of ``lines`` that are wanted."""
+        if self.stdout and self.stderr and not self.since_ns and not self.until_ns:
+            return lines
+        return [line for line in lines if self.wants(line)]
+
     def wants(self, line: LogLine) -> bool:
         """Whether the line is of a wanted stream and time."""
         return (
@@ -91,6 +97,9 @@ def _rest(text: bytes) -> int:
     return nanoseconds
 
 
+_CONMON = (b"+00:00 stdout ", b"+00:00 stderr ")
+
+
 def parse(data: bytes) -> list[LogLine]:
     """Lines of the log in ``data``, which ends with a newline.
 
@@ -98,12 +107,25 @@ def parse(data: bytes) -> list[LogLine]:
     """
     found: list[LogLine] = []
     last_time = 0
+    second, start = b"", 0
     for raw in data.split(b"\n")[:-1]:
+        # conmon writes all lines in one width, most of them in the same second as
+        # the line before: told apart by place, this is three times as fast
+        regular = raw[29:43] in _CONMON and raw[44:45] == b" "
+        if regular and raw[:19] == second:
+            nanoseconds = raw[20:29]
+            if nanoseconds.isdigit():
+                last_time = start + int(nanoseconds)
+                text = raw[45:] if raw[43:44] == b"P" else raw[45:] + b"\n"
+                found.append(LogLine(1 if raw[39:40] == b"o" else 2, last_time, text))
+                continue
         parts = raw.split(b" ", 3)
         if len(parts) == 4 and parts[1] in (b"stdout", b"stderr"):
             moment = parse_time(parts[0])
             if moment >= 0:
                 last_time = moment
+                if regular:
+                    second, start = raw[:19], moment - moment % 1_000_000_000
                 text = parts[3] if parts[2][:1] == b"P" else parts[3] + b"\n"
                 found.append(LogLine(1 if parts[1] == b"stdout" else 2, moment, text))
                 continue
@@ -256,13 +278,13 @@ async def _batches(
         elif last is not None:
             await asyncio.to_thread(reader.seek_tail, last[0], selection.wants, last[1])
         async for lines in _drain(reader):
-            if chosen := [line for line in lines if selection.wants(line)]:
+            if chosen := selection.of(lines):
                 yield chosen
             if until_ns and lines and lines[-1].time_ns > until_ns:
                 return
         if follow:
             async for lines in _follow(reader, ended, until_ns):
-                if chosen := [line for line in lines if selection.wants(line)]:
+                if chosen := selection.of(lines):
                     yield chosen
     finally:
         reader.close()

@@ -174,3 +174,28 @@ async def test_the_tail_is_that_of_the_call(tmp_path: Path) -> None:
     async with asyncio.timeout(30):
         assert texts(await anext(batches)) == [b"first\n"]
     await batches.aclose()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["2026-01-02T03:04:05", "2026-01-02T03:04:06"]),
+            st.sampled_from([".000000001", ".123456789", ".5", "", ".12345678x"]),
+            st.sampled_from(["+00:00", "+00:00", "Z", "+01:00"]),
+            st.sampled_from(["stdout", "stderr", "stdin"]),
+            st.sampled_from(["F", "P", "F:x", "P:x", ""]),
+            st.binary(max_size=4).map(lambda text: text.replace(b"\n", b"")),
+        ),
+        max_size=8,
+    )
+)
+def test_lines_are_told_apart_the_same_alone_and_in_company(
+    parts: list[tuple[str, str, str, str, str, bytes]],
+) -> None:
+    """Most lines take a short cut that leans on the line before them."""
+    lines = [f"{a}{b}{c} {d} {e} ".encode() + f + b"\n" for a, b, c, d, e, f in parts]
+    alone = [found for line in lines for found in logs.parse(line)]
+    together = logs.parse(b"".join(lines))
+    assert [(one.stream, one.data) for one in together] == [(one.stream, one.data) for one in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.time_ns == other.time_ns or other.time_ns == 0  # torn: time of the one before
