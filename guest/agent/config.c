@@ -80,7 +80,7 @@ static bool set_hostname(const struct record *record)
 static bool set_nic(const struct record *record, char *error, size_t size)
 {
 	uint64_t mtu;
-	struct nic nic = {.position = config.nic_count++};
+	struct nic nic = {0};
 	char *mac = record_text(record, 1), *name = record_text(record, 2);
 	char *address = record_text(record, 3), *gateway = record_text(record, 4);
 	bool done = mac && name && address && gateway && record_number(record, 5, 65535, &mtu) &&

@@ -34,7 +34,6 @@ struct config {
 	uint64_t shm;
 	struct mount_entry *mounts;
 	size_t mount_count;
-	unsigned nic_count;
 	unsigned file_count;
 	bool layered; /* LAYER is mounted */
 };

@@ -280,6 +280,7 @@ int main(void)
 {
 	static struct pollfd fds[POLLS_MAX];
 	struct signalfd_siginfo about;
+	int64_t begun = now_ms(), booted;
 	int signals;
 
 	if (getpid() != 1) {
@@ -287,9 +288,12 @@ int main(void)
 		return 2;
 	}
 	boot();
+	booted = now_ms();
 	signals = open_signals();
 	host = link_open(PORT_NAME, PORT_DEADLINE_MS);
 	say_hello();
+	link_log(host, "boot: kernel %lld ms, modules %lld ms, port %lld ms", (long long)begun,
+		 (long long)(booted - begun), (long long)(now_ms() - booted));
 	for (;;) {
 		size_t count;
 

@@ -150,24 +150,37 @@ static bool hardware_address(const char *name, unsigned char mac[6])
 	return done;
 }
 
-/* Index of the interface with this MAC, else of the one at this position; 0 if there is none. */
-static int find_nic(const unsigned char wanted[6], unsigned position, bool *same)
+/* Interfaces that a record has been carried out on. */
+static int claimed[NICS_MAX];
+static unsigned claimed_count;
+
+static bool is_claimed(int index)
+{
+	for (unsigned i = 0; i < claimed_count; i++)
+		if (claimed[i] == index)
+			return true;
+	return false;
+}
+
+/* Index of the interface with this MAC, else of the first that no record has; 0 without. */
+static int find_nic(const unsigned char wanted[6], bool *same)
 {
 	struct if_nameindex *all = if_nameindex();
-	unsigned seen = 0;
-	int index = 0;
 	unsigned char mac[6];
+	int index = 0;
 
 	*same = false;
 	for (struct if_nameindex *at = all; at && at->if_index && !*same; at++) {
-		if (!hardware_address(at->if_name, mac))
+		if (is_claimed((int)at->if_index) || !hardware_address(at->if_name, mac))
 			continue;
 		*same = memcmp(mac, wanted, 6) == 0;
-		if (*same || seen++ == position)
+		if (*same || index == 0)
 			index = (int)at->if_index;
 	}
 	if (all)
 		if_freenameindex(all);
+	if (index && claimed_count < NICS_MAX)
+		claimed[claimed_count++] = index;
 	return index;
 }
 
@@ -228,7 +241,7 @@ bool net_configure(const struct nic *nic, char *error, size_t size)
 		return fail(error, size, "bad address", nic->name);
 	if (*nic->gateway && inet_pton(AF_INET, nic->gateway, &gateway) != 1)
 		return fail(error, size, "bad gateway", nic->name);
-	index = find_nic(mac, nic->position, &same);
+	index = find_nic(mac, &same);
 	errno = ENODEV;
 	if (index == 0)
 		return fail(error, size, "find", nic->name);

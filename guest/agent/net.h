@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 struct nic {
-	unsigned position; /* counted from 0 */
 	const char *mac;
 	const char *name;
 	const char *address; /* with prefix length, or empty */

@@ -13,7 +13,9 @@ from gemel.host.run import find, spawn
 from gemel.runtime.microvm import protocol
 from gemel.runtime.microvm.protocol import Frame, FromGuest, Record, ToGuest
 
-WAIT = 60.0
+WAIT = 90.0
+#: Of the guest's two network interfaces, which lead nowhere.
+MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 
 
 class Session:
@@ -173,8 +175,8 @@ async def boot(
         await guest.expect(FromGuest.HELLO)
         yield Machine(guest, process, time.monotonic() - begun)
     except BaseException:
-        print((folder / "qemu.log").read_text(errors="replace")[-2000:])
-        print((folder / "console").read_text(errors="replace")[-6000:])
+        print(_text(folder / "qemu.log")[-2000:])
+        print(_text(folder / "console")[-6000:])
         raise
     finally:
         if process.returncode is None:
@@ -184,6 +186,10 @@ async def boot(
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
         server.close()
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _log(folder: Path) -> IO[bytes]:
@@ -198,18 +204,22 @@ def arguments(
     disks: dict[str, tuple[Path, bool]],
     console: Path,
 ) -> list[str]:
-    """QEMU's command line: software emulation, one processor, no network."""
+    """QEMU's command line: software emulation, one processor."""
     argv = [find("qemu-system-x86_64") or "qemu-system-x86_64"]
-    argv += ["-M", "microvm,acpi=on,pcie=off,rtc=on,isa-serial=on,usb=off"]
+    serial = "on" if "console=ttyS0" in line else "off"
+    argv += ["-M", f"microvm,acpi=on,pcie=off,rtc=on,isa-serial={serial},usb=off"]
     argv += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     argv += ["-cpu", "max", "-m", "256", "-smp", "1", "-accel", "tcg,thread=multi,tb-size=128"]
-    argv += ["-serial", f"file:{console}"]
+    argv += ["-serial", f"file:{console}"] if "console=ttyS0" in line else []
     argv += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", line]
     argv += ["-global", "virtio-mmio.force-legacy=false"]
     for name, (image, readonly) in disks.items():
         only = "on" if readonly else "off"
         argv += ["-drive", f"if=none,id={name},file={image},format=raw,readonly={only}"]
         argv += ["-device", f"virtio-blk-device,drive={name},serial={name}"]
+    for number, mac in enumerate(MACS):
+        argv += ["-netdev", f"user,id=net{number},restrict=on"]
+        argv += ["-device", f"virtio-net-device,netdev=net{number},mac={mac}"]
     argv += ["-device", "virtio-serial-device", "-chardev", f"socket,id=agent,path={socket}"]
     argv += ["-device", f"virtserialport,chardev=agent,name={protocol.PORT_NAME}"]
     return argv

@@ -80,6 +80,8 @@ CONFIG: list[Record] = [
     ("hostname", "box", "example.test"),
     ("machine-id", "0" * 31 + "7"),
     ("loopback",),
+    ("nic", "02:00:00:00:00:02", "eth0", "10.7.0.2/24", "10.7.0.1", "1400", "1"),
+    ("nic", "02:00:00:00:00:99", "back", "10.8.0.2/16", "10.8.0.1", "1500", "0"),
     ("root", "squashfs", "serial:root"),
     ("shm", str(1 << 20)),
     ("mount", "tmpfs", "", "/var/cache/deep", "0", "size=1m,mode=1777,exec"),
@@ -157,6 +159,19 @@ async def test_what_config_asked_for(guest: Guest) -> None:
     assert await sh(guest, port) == "99\n"
     assert "127.0.0.1" in await sh(guest, "ip -4 addr show lo")
     assert await sh(guest, "readlink /proc/1/cwd; pidof sh | grep -cw 1") == "/made/for/me\n1\n"
+
+
+async def test_network_interfaces(guest: Guest) -> None:
+    """The first is found by its MAC though it comes second; the other gets the MAC asked for."""
+    assert await sh(guest, "ls /sys/class/net") == "back\neth0\nlo\n"
+    front = await sh(guest, "ip addr show eth0")
+    assert "02:00:00:00:00:02" in front and "inet 10.7.0.2/24 brd 10.7.0.255" in front
+    assert "mtu 1400" in front and "UP" in front
+    back = await sh(guest, "ip addr show back")
+    assert "02:00:00:00:00:99" in back and "inet 10.8.0.2/16" in back
+    routes = await sh(guest, "ip route")
+    assert "default via 10.7.0.1 dev eth0" in routes
+    assert "via 10.8.0.1" not in routes
 
 
 async def test_it_looks_like_a_container(guest: Guest) -> None:
