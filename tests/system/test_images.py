@@ -610,3 +610,11 @@ async def test_a_full_disk_is_told_and_leaves_the_store_as_it_was(tmp_path: Path
     finally:
         unmount_all(tmp_path)
         mounts.unmount(small)
+
+
+async def test_bootstrap_without_a_mirror_says_so(store: ImageStore, tmp_path: Path) -> None:
+    """Tests run in a network namespace of their own, where there is no way out."""
+    with pytest.raises(Unavailable, match="mirror cannot be reached"):
+        await statuses(store.bootstrap("base", "bookworm", ["python3"]))
+    assert store.images() == []
+    assert not list((tmp_path / "root/images/tmp").iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from gemel.image.tarfmt import Limits, scan
 from gemel.image.tree import Tree, emit
 
 _TIMEOUT = 1800.0
+_PIPE = 1 << 20
 
 
 async def make(
@@ -64,6 +66,8 @@ async def _write(tree: Tree, target: Path, size: int) -> None:
     env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
     argv = ["tar2sqfs", "-q", "-s", "-c", "lz4", "-j", str(os.cpu_count() or 1), str(target)]
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    with contextlib.suppress(OSError):  # a limit for users; without it, it is only slower
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE)
     feeder: asyncio.Future[None] | None = None
     process: asyncio.subprocess.Process | None = None
     try:
