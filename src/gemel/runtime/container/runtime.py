@@ -148,6 +148,8 @@ class ContainerRuntime:
                 return await asyncio.shield(work)
             except BaseException as error:
                 await asyncio.wait([work])
+                if not work.cancelled():
+                    work.exception()  # the one who asked has gone; it has been seen
                 for stream in self._waiting.pop(spec.id, []):
                     stream.abandon()
                 self._starting.discard(spec.id)
