@@ -34,7 +34,7 @@ KILLED = """
     folder, place = map(pathlib.Path, sys.argv[1:])
     space = mountns.enter(folder)
     assert not space.adopted
-    assert not mounts.is_mount(pathlib.Path("/sys/fs/cgroup/unified"))
+    assert not pathlib.Path("/sys/fs/cgroup/unified/cgroup.controllers").exists()
     mounts.mount("tmpfs", place, "tmpfs")
     (place / "inside").touch()
     os.kill(os.getpid(), signal.SIGKILL)
