@@ -129,9 +129,22 @@ async def test_one_mount_per_image_found_again_by_a_new_engine(
     assert first == second == third
     table = Path("/proc/self/mountinfo").read_text()
     assert table.count(str(first)) == 1
+    disk = str(later.disk(image))
+    assert disk in loop_files()
     await later.release(image)
     assert not mounts.is_mount(first)
     await later.release(image)
+    async with asyncio.timeout(30):  # the kernel frees the loop device a little later
+        while disk in loop_files():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+def loop_files() -> str:
+    found = ""
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            found += path.read_text()
+    return found
 
 
 async def test_images_are_found_by_tag_id_and_prefix(store: ImageStore) -> None:
@@ -618,3 +631,22 @@ async def test_bootstrap_without_a_mirror_says_so(store: ImageStore, tmp_path: P
         await statuses(store.bootstrap("base", "bookworm", ["python3"]))
     assert store.images() == []
     assert not list((tmp_path / "root/images/tmp").iterdir())
+
+
+async def test_a_pull_that_is_given_up_leaves_nothing(store: ImageStore, tmp_path: Path) -> None:
+    async with registry(tmp_path / "registry") as host:
+        noise = make_tar({f"noise{number}": os.urandom(8 << 20) for number in range(3)})
+        [_ async for _ in store.import_tar(stream(noise), f"{host}/big")]
+        await statuses(store.push(f"{host}/big"))
+        other = make_store(tmp_path / "other")
+        await other.prepare()
+        messages = other.pull(f"{host}/big")
+        async for message in messages:
+            if message["status"] == "Downloading":
+                break
+        await messages.aclose()  # type: ignore[attr-defined]
+        assert other.images() == []
+        for folder in ("tmp", "blobs/sha256", "squashfs"):
+            assert not list((tmp_path / "other/root/images" / folder).iterdir())
+        await statuses(other.pull(f"{host}/big"))
+        assert other.find(f"{host}/big").id == store.find(f"{host}/big").id

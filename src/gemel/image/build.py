@@ -235,6 +235,8 @@ class Builder:
             try:
                 async with contextlib.aclosing(lines):
                     async for line in lines:
+                        if line.startswith("Resolving "):  # names a file of ours
+                            continue
                         tail = (tail + [line])[-_TAIL:]
                         emit({"stream": line + "\n"})
             except Failed as error:
