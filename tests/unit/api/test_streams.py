@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
 
+from gemel.api import serve
 from gemel.api.streams import DetachScanner, parse_detach_keys
 from gemel.errors import InvalidInput
+from gemel.model.docker import CreateRequest
 from tests.unit.api.conftest import Api, until
+from tests.unit.api.memory import MemoryEngine
 
 UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 
@@ -325,3 +330,33 @@ def test_the_scanner_gives_back_what_only_looked_like_the_keys() -> None:
     assert scanner.feed(b"a\x10") == (b"a", False)
     assert scanner.feed(b"b\x10\x10") == (b"\x10b\x10", False)
     assert scanner.feed(b"\x11c") == (b"", True)
+
+
+async def test_closing_the_server_ends_every_stream() -> None:
+    engine = MemoryEngine()
+    with tempfile.TemporaryDirectory(prefix="gemel-api-") as folder:
+        path = Path(folder) / "s"
+        server = await serve(engine, path)
+        made = await engine.containers.create(CreateRequest(image="i"), "box")
+        box = engine.containers.all[made["Id"]]
+        requests = (
+            post(ATTACH, UPGRADE),
+            "GET /events HTTP/1.1\r\nHost: d\r\n\r\n",
+            "GET /containers/box/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: d\r\n\r\n",
+            post("/containers/box/wait"),
+        )
+        opened = []
+        for request in requests:
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            writer.write(request.encode())
+            opened.append((reader, writer))
+            await head(reader)
+        await until(lambda: engine.system.listeners == 1 and engine.containers.followers == 1)
+        async with asyncio.timeout(20):
+            await server.close()
+        for reader, writer in opened:
+            await rest(reader)
+            writer.close()
+        assert engine.system.listeners == engine.containers.followers == 0
+        assert box.streams[0].closed.is_set()
+        assert box.running is False and not box.ended.is_set()  # the instance was left alone
