@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 
 import msgspec
 
 from gemel.compose.project import Service
-from gemel.compose.render import service_json
+from gemel.compose.render import resource_json, service_json
+
+Json = dict[str, Any]
 
 _EXCLUDED = ("build", "depends_on", "scale", "profiles", "pull_policy")
 
@@ -26,8 +29,23 @@ def config_hash(service: Service) -> str:
     kept = {k: v for k, v in service.config.items() if k not in _EXCLUDED}
     if kept.get("deploy") is not None:
         kept["deploy"] = {k: v for k, v in kept["deploy"].items() if k != "replicas"}
-    text = msgspec.json.encode(service_json(Service(service.name, kept))).decode()
-    return hashlib.sha256(_as_go(text).encode()).hexdigest()
+    return _hash(service_json(Service(service.name, kept)))
+
+
+def network_hash(config: Json) -> str:
+    """Hash of what a network is made from."""
+    made = resource_json("networks", config)
+    made["ipam"] = {k: v for k, v in made["ipam"].items() if k != "options"}
+    return _hash(made)
+
+
+def volume_hash(config: Json) -> str:
+    """Hash of what a volume is made from."""
+    return _hash(resource_json("volumes", {**config, "driver": config.get("driver") or "local"}))
+
+
+def _hash(value: Json) -> str:
+    return hashlib.sha256(_as_go(msgspec.json.encode(value).decode()).encode()).hexdigest()
 
 
 _ESCAPED = re.compile("[<>&\u2028\u2029]")

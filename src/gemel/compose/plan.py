@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gemel.compose.builds import built_before
-from gemel.compose.confighash import config_hash
+from gemel.compose.confighash import config_hash, network_hash
 from gemel.compose.observed import Container, Observed
 from gemel.compose.project import Project, Service
 from gemel.compose.requests import PREFIX, Inherited
@@ -125,6 +125,8 @@ class _Up:
         self.started: dict[str, set[int]] = {}
         """Service → steps after which its containers run."""
         self.recreated: set[str] = set()
+        self.gone: dict[str, Container] = {}
+        """Containers that are removed before their services are looked at, by id."""
         self.waits: dict[tuple[str, str, bool], int] = {}
 
     def plan(self) -> Plan:
@@ -158,7 +160,12 @@ class _Up:
     def _network(self, key: str) -> None:
         name = self.project.network_name(key)
         config = self.project.networks[key]
-        if name in self.observed.networks:
+        labels = self.observed.networks.get(name)
+        if labels is not None:
+            made_from = labels.get(PREFIX + "config-hash")
+            ours = labels.get(PREFIX + "project") == self.project.name
+            if ours and made_from and made_from != network_hash(config):
+                self._network_anew(key, name)
             return
         if config.get("external"):
             if name in ("host", "none", "bridge"):
@@ -171,6 +178,17 @@ class _Up:
         self.networks[key] = self.draft.add(
             Kind.CREATE_NETWORK, name, "it is not there", set(), key=key
         )
+
+    def _network_anew(self, key: str, name: str) -> None:
+        """Removes a network that the file changed, with the containers on it, and makes it."""
+        reason = "its configuration changed"
+        gone: set[int] = set()
+        for container in self.observed.containers:
+            if name in container.networks and container.id not in self.gone:
+                self.gone[container.id] = container
+                gone.add(self._remove(container, f"the network {name} changed"))
+        removed = self.draft.add(Kind.REMOVE_NETWORK, name, reason, gone, key=key)
+        self.networks[key] = self.draft.add(Kind.CREATE_NETWORK, name, reason, {removed}, key=key)
 
     def _volume(self, key: str) -> None:
         name = self.project.volume_name(key)
@@ -198,7 +216,9 @@ class _Up:
     def _service(self, service: Service) -> None:
         before = self._before(service)
         made = self.made.setdefault(service.name, set())
-        there = self.observed.of(service.name)
+        before_all = self.observed.of(service.name)
+        there = [c for c in before_all if c.id not in self.gone]
+        old = {c.index: c for c in before_all if c.id in self.gone}
         keep, surplus = there[: service.scale], there[service.scale :]
         for container in reversed(surplus):
             self._remove(container, f"scaled down to {service.scale}")
@@ -227,10 +247,11 @@ class _Up:
                 self.draft.add(
                     Kind.CREATE,
                     self.project.container_name(service, index),
-                    "it is not there",
+                    "its network is made anew" if index in old else "it is not there",
                     set(before),
                     service=service.name,
                     index=index,
+                    inherit=self._inherit(old[index]) if index in old else (),
                 )
             )
 
@@ -261,7 +282,9 @@ class _Up:
             return "--always-recreate-deps"
         if container.state in ("dead", "removing"):
             return f"it is {container.state}"
-        if container.config_hash != config_hash(service):
+        if container.config_hash != config_hash(service) and not self._made_by_compose(
+            service, container
+        ):
             return "its configuration changed"
         image_id = self.observed.images.get(self.project.image_of(service))
         if image_id and container.image_id and container.image_id != image_id:
@@ -269,6 +292,24 @@ class _Up:
         if shared:
             return f"it shares what {shared[0]} has, which is made anew"
         return self._elsewhere(service, container)
+
+    def _made_by_compose(self, service: Service, container: Container) -> bool:
+        """Whether Docker Compose has made it: its hash has ids where the file names services."""
+        if not _shares(service):
+            return False
+        config = dict(service.config)
+        for key in ("network_mode", "ipc", "pid"):
+            value = str(config.get(key) or "")
+            if value.startswith("service:"):
+                first = self.observed.of(value.removeprefix("service:"))[:1]
+                config[key] = f"container:{first[0].id}" if first else value
+        sources = []
+        for source in config.get("volumes_from") or ():
+            first = self.observed.of(source.partition(":")[0])[:1]
+            sources.append(first[0].id if first else source.removeprefix("container:"))
+        if sources:
+            config["volumes_from"] = sources
+        return container.config_hash == config_hash(Service(service.name, config))
 
     def _elsewhere(self, service: Service, container: Container) -> str:
         """Networks and volumes that it has not, though its own configuration is the same."""
@@ -314,11 +355,11 @@ class _Up:
     def _start(self, service: Service) -> None:
         """Starts of a service's containers, after what it depends on."""
         started = self.started.setdefault(service.name, set())
-        made = [s for s in self.draft.steps if s.id in self.made.get(service.name, ())]
+        made = [self.draft.steps[id] for id in sorted(self.made.get(service.name, ()))]
         remade = {s.index for s in made}
         stopped, restarting = [], []
         for container in self.observed.of(service.name)[: service.scale]:
-            if container.index in remade:
+            if container.index in remade or container.id in self.gone:
                 continue
             if not container.running:
                 stopped.append(container)

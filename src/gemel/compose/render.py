@@ -9,7 +9,7 @@ import msgspec
 
 from gemel.compose import yamlwrite
 from gemel.compose.project import Project, Service
-from gemel.compose.tables import Table, copied, words
+from gemel.compose.tables import Table, words
 
 Json = dict[str, Any]
 
@@ -182,10 +182,11 @@ def _used(project: Project, kind: str, services: list[Service]) -> dict[str, Jso
 
 
 def _service(service: Service, as_json: bool) -> Json:
-    config = copied(service.config)
+    config = service.config
     ssh = (config.get("build") or {}).get("ssh")
     if isinstance(ssh, dict):
-        config["build"]["ssh"] = [k if v is None else f"{k}={v}" for k, v in ssh.items()]
+        listed = [k if v is None else f"{k}={v}" for k, v in ssh.items()]
+        config = {**config, "build": {**config["build"], "ssh": listed}}
     made: Json = _pruned(config, ("services", service.name), as_json)
     if as_json:
         _json_quirks(made)
@@ -194,11 +195,17 @@ def _service(service: Service, as_json: bool) -> Json:
 
 def service_json(service: Service) -> Json:
     """A service as Compose's JSON has it, in the order of its fields."""
-    made: Json = _whole(_service(service, as_json=True))
+    made = _service(service, as_json=True)
     for volume in made.get("volumes") or ():
         if (volume.get("bind") or {}).get("create_host_path") is False:
             del volume["bind"]["create_host_path"]
     return made
+
+
+def resource_json(kind: str, config: Json) -> Json:
+    """A network or volume as Compose's JSON has it, in the order of its fields."""
+    made = _resource(kind, config, as_json=True)
+    return {key: made[key] for key in _sorted(made, _ORDERS[f"{kind}.*"])}
 
 
 def _json_quirks(service: Json) -> None:
@@ -224,7 +231,7 @@ def _json_quirks(service: Json) -> None:
 
 
 def _resource(kind: str, config: Json, as_json: bool) -> Json:
-    config = copied(config)
+    config = dict(config)
     if kind == "secrets" or config.get("environment"):
         config.pop("content", None)  # values of the environment are nobody's to print
     made: Json = _pruned(config, (kind, "x"), as_json)
@@ -245,7 +252,7 @@ def _prune(
         star, below = rule and rule.star, order and order.star
         return [_prune(item, star, below, as_json) for item in value]
     if not isinstance(value, dict):
-        return value
+        return int(value) if isinstance(value, float) and value.is_integer() else value
     free = rule is not None and rule.entry == _FREE
     made: Json = {}
     for key in _sorted(value, order.entry if order else None):
@@ -288,23 +295,13 @@ def _sorted(value: Json, order: Sequence[str] | None) -> list[str]:
 
 
 def to_json(value: Any) -> str:
-    """Indented JSON; numbers that are whole without a fraction."""
-    return msgspec.json.format(msgspec.json.encode(_whole(value)), indent=2).decode()
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    return value
+    """Indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def to_yaml(value: Any) -> str:
     """YAML as Go's yaml.v3 writes it."""
-    return yamlwrite.dump(_whole(value))
+    return yamlwrite.dump(value)
 
 
 def images(project: Project, services: Sequence[str] = ()) -> list[str]:

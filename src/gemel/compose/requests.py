@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os.path
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from gemel.compose import options, units
-from gemel.compose.confighash import config_hash
+from gemel.compose.confighash import config_hash, network_hash, volume_hash
 from gemel.compose.project import Project, Service
 from gemel.model.docker import (
     IPAM,
@@ -441,7 +441,7 @@ def network(project: Project, key: str) -> NetworkCreate:
         else None,
         labels={
             **(config.get("labels") or {}),
-            PREFIX + "config-hash": resource_hash(config),
+            PREFIX + "config-hash": network_hash(config),
             PREFIX + "network": key,
             PREFIX + "project": project.name,
             PREFIX + "version": COMPOSE_VERSION,
@@ -458,15 +458,9 @@ def volume(project: Project, key: str) -> VolumeCreate:
         driver_opts=config.get("driver_opts") or None,
         labels={
             **(config.get("labels") or {}),
-            PREFIX + "config-hash": resource_hash({"driver": "local", **config}),
+            PREFIX + "config-hash": volume_hash(config),
             PREFIX + "project": project.name,
             PREFIX + "version": COMPOSE_VERSION,
             PREFIX + "volume": key,
         },
     )
-
-
-def resource_hash(config: Mapping[str, Any]) -> str:
-    """What a network or volume was made from, to tell when it differs."""
-    kept = {k: v for k, v in config.items() if v not in (None, {}, [])}
-    return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).hexdigest()

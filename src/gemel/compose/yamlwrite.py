@@ -117,6 +117,7 @@ def _ambiguous(text: str) -> bool:
     return bool(_SIXTIES.fullmatch(text) or _DATE.fullmatch(text))
 
 
+@functools.lru_cache(8192)
 def natural(key: Any) -> list[tuple[int, int, str]]:
     """A key to sort by: other characters, then digits by value, then letters."""
     parts: list[tuple[int, int, str]] = []

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from gemel.compose.confighash import config_hash
 from gemel.compose.down import DownOptions, plan_down, plan_start, plan_stop
 from gemel.compose.observed import Observed, observe
 from gemel.compose.plan import UpOptions, plan_images, plan_up
-from gemel.compose.project import Project
+from gemel.compose.project import Project, Service
+from gemel.compose.requests import network
 from gemel.compose.steps import Kind, Plan, Step
 from gemel.errors import NotFound
 
@@ -209,6 +211,40 @@ def test_orphans() -> None:
     assert "project-web-1" in plan.warnings[0]
     plan = plan_up(less, running(shop), UpOptions(remove_orphans=True))
     assert set(names(plan, Kind.REMOVE)) == {"project-web-1", "project-web-2", "project-job-1"}
+
+
+def test_changed_network_is_made_anew_with_its_containers() -> None:
+    old = project("services: {a: {image: a, volumes: [/c]}, b: {image: b, network_mode: none}}")
+    volume = "cd" * 32
+    mounts = [{"Type": "volume", "Name": volume, "Destination": "/c"}]
+    observed = running(old, project_a_1={"Mounts": mounts}, project_b_1={"NetworkSettings": {}})
+    labels = network(old, "default").labels or {}
+    observed = msgspec.structs.replace(observed, networks={"project_default": labels})
+    assert plan_up(old, observed, UpOptions()).steps == ()
+    new = project(
+        "services: {a: {image: a, volumes: [/c]}, b: {image: b, network_mode: none}}\n"
+        "networks: {default: {internal: true}}"
+    )
+    plan = plan_up(new, observed, UpOptions())
+    assert [(s.kind, s.name) for s in plan.steps] == [
+        (Kind.STOP, "project-a-1"),
+        (Kind.REMOVE, "project-a-1"),
+        (Kind.REMOVE_NETWORK, "project_default"),
+        (Kind.CREATE_NETWORK, "project_default"),
+        (Kind.CREATE, "project-a-1"),
+        (Kind.START, "project-a-1"),
+    ]
+    assert "create network project_default" in before(plan, plan.steps[4])
+    assert plan.steps[4].inherit[0].volume == volume
+    assert [c.name for c in plan.unchanged] == ["project-b-1"]
+
+
+def test_what_compose_made_is_as_it_should_be() -> None:
+    """Its hash has the ids of containers where the file names services."""
+    shop = project("services: {a: {image: a}, b: {image: b, volumes_from: [a]}}")
+    made = Service("b", {**shop.service("b").config, "volumes_from": ["projecta1"]})
+    label = {"Labels": {"com.docker.compose.config-hash": config_hash(made)}}
+    assert plan_up(shop, running(shop, project_b_1=label), UpOptions()).steps == ()
 
 
 def test_external_must_be_there() -> None:

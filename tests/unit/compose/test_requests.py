@@ -237,6 +237,26 @@ def test_resources() -> None:
     assert (disk.labels or {})["com.docker.compose.volume"] == "v"
 
 
+def test_hashes_of_resources_are_those_of_compose() -> None:
+    """The values are those of the labels that docker-compose 2.40.3 up writes."""
+    text = """
+    name: app
+    services: {a: {image: x}}
+    networks:
+      back: {internal: true, ipam: {config: [{subnet: 10.77.0.0/24}]}}
+      front: {labels: {z: 1}, driver_opts: {com.docker.network.bridge.name: gfr0}}
+    volumes: {data: {labels: {y: 2}}}
+    """
+    of = project(text)
+    made = [network(of, n) for n in ("default", "back", "front")] + [volume(of, "data")]
+    assert [(r.labels or {})["com.docker.compose.config-hash"] for r in made] == [
+        "5bc26a000c5eed3f0790e0f619d5d5b11b65014ddb02de86ecfa82c71c5bd5e6",
+        "cdffa6ef4e138a72a8afebf1f77e26131a1317ed10124e51b1c0fdced8e6f0d4",
+        "462b28beb4cd7b764d4e790d5cc07f81827e812b161f6d6495f92a981b031a39",
+        "b2b5660c1a966fab9832270b950c98394dd7bb31a2cf377e3caac58417e57281",
+    ]
+
+
 def test_builds() -> None:
     text = """
     services:
