@@ -1,7 +1,7 @@
 /* The life of the VMM's processes. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/if.h>
+#include <net/if.h>
 #include <linux/if_tun.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,8 +29,8 @@ static void keep(struct opened *o, int from, int to)
 static int open_tap(const char *name)
 {
     struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    if (strlen(name) >= sizeof request.ifr_name) {
-        errno = ENAMETOOLONG;
+    if (strlen(name) >= sizeof request.ifr_name || !if_nametoindex(name)) {
+        errno = ENODEV; /* opening a tap that is not there would make one, on no bridge */
         return -1;
     }
     int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);

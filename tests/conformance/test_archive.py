@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gemel.errors import Conflict, InvalidInput, NotFound
+from gemel.errors import Conflict, Failed, InvalidInput, NotFound
 from gemel.model.instance import InstanceSpec, Mount, MountKind, Security
 from tests.conformance.conftest import Harness
 
@@ -133,7 +134,10 @@ async def test_links_do_not_lead_out(harness: Harness, tmp_path: Path, running: 
         sly = packed(
             ("sly", {"type": tarfile.SYMTYPE, "linkname": str(outside)}), ("sly/deep", b"x")
         )
-        await harness.runtime.write_archive(spec, "/tmp", pieces(sly), running)
+        with contextlib.suppress(
+            *(() if harness.runtime.capabilities.shares_kernel else (Failed,))
+        ):
+            await harness.runtime.write_archive(spec, "/tmp", pieces(sly), running)
     for name in ("../above", "a/../../above"):
         with pytest.raises(InvalidInput):
             await harness.runtime.write_archive(spec, "/tmp", pieces(packed((name, b"x"))), running)

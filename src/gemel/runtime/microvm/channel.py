@@ -50,6 +50,8 @@ NOT_RUNNING = "it does not run"
 READ_SIZE = 65536
 #: Output of an attached session that is kept before its socket is read no more.
 BACKLOG = 1 << 20
+#: Output and error pipe of a program in the guest, both full.
+PIPES = 128 << 10
 
 
 async def connect(folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -159,6 +161,7 @@ class Session:
         self._output: deque[tuple[int, bytes]] = deque()
         self._queued = 0
         self._credit = WINDOW
+        self._lent = 0
         self._changed = asyncio.Condition()
         self._pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -270,9 +273,26 @@ class Session:
             self._changed.notify_all()
         if self._number != SERVICE and not self._ended:
             with contextlib.suppress(Failed):
-                credit = encode(self._number, ToGuest.CREDIT, encode_u32(len(data)))
-                await (await self._opened).send(credit)
+                await self._grant(len(data))
         return stream, data
+
+    async def _grant(self, size: int) -> None:
+        """Lets the program send more, less what it was lent."""
+        owed = min(size, self._lent)
+        self._lent -= owed
+        if size > owed:
+            credit = encode(self._number, ToGuest.CREDIT, encode_u32(size - owed))
+            await (await self._opened).send(credit)
+
+    async def _lend(self) -> None:
+        """The end of a program comes after its last output. So that it can come though
+        nobody reads, what its pipes can hold is let through once.
+        """
+        if self._lent or self._number == SERVICE or self._ended:
+            return
+        with contextlib.suppress(Failed):
+            await self._grant(PIPES)
+            self._lent = PIPES
 
     async def write(self, data: bytes) -> None:
         """Writes to standard input, as far as the guest takes it. Raises Failed at its end."""
@@ -300,6 +320,7 @@ class Session:
     async def kill(self, signal: int) -> None:
         """Sends a signal to the program."""
         await self._send_if_open(encode(self._number, ToGuest.SIGNAL, encode_u32(signal)))
+        await self._lend()
 
     async def _send_if_open(self, frame: bytes) -> None:
         if not self._ended and not self._closed:
@@ -308,6 +329,7 @@ class Session:
 
     async def wait(self) -> int:
         """The exit status; 137 if the VM ended."""
+        await self._lend()
         return await asyncio.shield(self._exit)
 
     async def close(self) -> None:

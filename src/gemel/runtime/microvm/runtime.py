@@ -25,6 +25,7 @@ from gemel.model.instance import (
 )
 from gemel.model.paths import Paths
 from gemel.runtime import base
+from gemel.runtime.container.archive import in_volume
 from gemel.runtime.microvm import archive, build, channel, disks, idle, listing, probe, relay, setup
 from gemel.runtime.microvm.idle import IdleVms
 from gemel.runtime.microvm.machine import (
@@ -305,7 +306,9 @@ class MicroVmRuntime:
     async def write_archive(
         self, spec: InstanceSpec, path: str, tar: AsyncIterator[bytes], running: bool
     ) -> None:
-        """By a tar inside the guest."""
+        """By a tar inside the guest. Raises Conflict where the instance is read-only."""
+        if spec.security.readonly_rootfs and not in_volume(spec, path):
+            raise Conflict("its root is read-only", resolution="write into one of its volumes")
         async with self._files(spec, running) as folder:
             await archive.write(folder, path, tar)
 

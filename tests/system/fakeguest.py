@@ -1,0 +1,172 @@
+"""Stands in for QEMU under a relay: a guest that does what it is told to, good or bad.
+
+Run in the relay's jail as `python3 /guest.py MODE [ARGUMENT]`; descriptor 3 is the channel.
+"""
+
+import os
+import random
+import struct
+import sys
+import time
+
+CONFIG, START, STDIN, SIGNAL, CREDIT, SHUTDOWN, EXEC = 1, 2, 4, 7, 8, 9, 3
+HELLO, READY, STARTED, STDOUT, STDERR, EXIT, ERROR, STDIN_CREDIT = 65, 66, 67, 68, 69, 70, 71, 72
+
+
+def frame(session, kind, payload=b"", flags=0):
+    return struct.pack("<IIBBH", len(payload), session, kind, flags, 0) + payload
+
+
+def send(data):
+    while data:
+        data = data[os.write(3, data) :]
+
+
+def take(size):
+    data = b""
+    while len(data) < size:
+        piece = os.read(3, size - len(data))
+        if not piece:
+            sys.exit(0)
+        data += piece
+    return data
+
+
+def receive():
+    length, session, kind, flags, _ = struct.unpack("<IIBBH", take(12))
+    return session, kind, flags, take(length)
+
+
+def until(kind, flags=0):
+    while True:
+        got = receive()
+        if got[1] == kind and got[2] & flags == flags:
+            return got
+
+
+def come_up():
+    send(frame(0, HELLO, struct.pack("<I", 1) + b"6.1.0-fake"))
+    config = b""
+    while True:
+        _, _, flags, payload = until(CONFIG)
+        config += payload
+        if flags & 1:
+            break
+    send(frame(0, READY))
+    until(START, 1)
+    send(frame(1, STARTED, struct.pack("<I", 42)))
+    return config
+
+
+def end(status):
+    send(frame(1, EXIT, struct.pack("<IB", status, 0)))
+    until(SHUTDOWN)
+    sys.exit(0)
+
+
+def echo():
+    """Echoes standard input and what execs are sent, until signal 15."""
+    config = come_up()
+    send(frame(1, STDOUT, b"config %d time=%d\n" % (len(config), b"time" in config)))
+    send(frame(1, STDOUT, b"no end") + frame(1, STDERR, b" of line\n"))
+    while True:
+        session, kind, _, payload = receive()
+        if kind == STDIN:
+            send(frame(session, STDOUT, payload))
+            send(frame(session, STDIN_CREDIT, struct.pack("<I", len(payload))))
+        elif kind == EXEC:
+            send(frame(session, STARTED, struct.pack("<I", 100 + session)))
+        elif kind == SIGNAL and session == 1:
+            end(128 + payload[0])
+        elif kind == SIGNAL:
+            send(frame(session, EXIT, struct.pack("<IB", payload[0], 0)))
+
+
+def say(seed):
+    """Comes up, then sends one thing (hexadecimal)."""
+    come_up()
+    send(bytes.fromhex(seed))
+    time.sleep(60)
+
+
+def fuzz(seed):
+    """Sends what comes from the seed: noise, or frames that are nearly right."""
+    chance = random.Random(int(seed))
+    if chance.random() < 0.7:
+        come_up()
+    kinds = [*range(63, 79), 255, 0]
+    for _ in range(200):
+        if chance.random() < 0.03:
+            send(chance.randbytes(chance.randrange(1, 200)))
+            continue
+        length = chance.choice([0, 1, 4, 5, 5, 30, 4000, 65536])
+        session = chance.choice([0, 1, 1, 1, 2, 3, 2**31, 2**32 - 1])
+        kind = chance.choice(kinds if chance.random() < 0.3 else [68, 69, 72, 75, 74, 77])
+        send(frame(session, kind, chance.randbytes(length), chance.choice([0, 1, 255])))
+    send(b"\xff" * 12)
+    time.sleep(60)
+
+
+def flood():
+    """More output of an exec than was ever granted."""
+    come_up()
+    session = until(EXEC, 1)[0]
+    send(frame(session, STARTED, struct.pack("<I", 7)))
+    for _ in range(100):
+        send(frame(session, STDOUT, b"x" * 65536))
+    time.sleep(60)
+
+
+def much(total):
+    """As much output as is asked for, within the windows."""
+    come_up()
+    credit, left = 262144, int(total)
+    while left:
+        while not credit:
+            session, kind, _, payload = receive()
+            if kind == CREDIT and session == 1:
+                credit += struct.unpack("<I", payload)[0]
+        size = min(credit, left, 65536)
+        send(frame(1, STDOUT, (b"%063d\n" % size) * (size // 64) + b"." * (size % 64)))
+        credit -= size
+        left -= size
+    end(0)
+
+
+def hang():
+    time.sleep(600)
+
+
+def spin():
+    while True:
+        pass
+
+
+def leave():
+    come_up()
+    os.write(2, b"it was the fake\n")
+    sys.exit(3)
+
+
+def deaf():
+    """Comes up and never powers off."""
+    come_up()
+    send(frame(1, EXIT, struct.pack("<IB", 5, 1)))
+    time.sleep(600)
+
+
+def unready():
+    send(frame(0, HELLO, struct.pack("<I", 1)))
+    time.sleep(600)
+
+
+def refuse(kind):
+    send(frame(0, HELLO, struct.pack("<I", 1)))
+    until(CONFIG, 1)
+    send(frame(0, READY))
+    until(START, 1)
+    send(frame(1, ERROR, bytes([int(kind)]) + b'exec: "x": not so\x1b[31m'))
+    time.sleep(600)
+
+
+globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,375 @@
+"""The relay: with a stand-in for QEMU that may do anything, under sanitizers; and with real VMs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import struct
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gemel.errors import CommandNotFound, Failed, InvalidInput, NotFound
+from gemel.host.run import run
+from gemel.model.instance import Exit, Interface, Mount, MountKind, Network
+from gemel.model.paths import Paths
+from gemel.runtime.microvm import channel, probe, relay
+from gemel.runtime.microvm.protocol import (
+    FIRST_EXEC,
+    SERVICE,
+    Record,
+    ToGuest,
+    encode,
+    encode_records,
+    encode_u32,
+    message,
+)
+from tests.conformance.conftest import KINDS, Harness, Image
+from tests.conformance.conftest import image as image
+
+pytestmark = pytest.mark.root
+
+ROOT = Path(__file__).parents[2]
+USER = 0x70000000
+DEADLINE = 60.0
+
+
+@pytest.fixture(scope="session")
+def sanitized() -> Path:
+    """The relay, built with sanitizers."""
+    subprocess.run(["make", "-s", "-C", str(ROOT / "guest"), "relay-asan"], check=True, timeout=120)
+    return ROOT / "build/guest/relay-asan"
+
+
+class Fake:
+    """A relay with a fake guest in its own folder."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self.program = program
+        self.folder = folder
+        self.log = folder / "log"
+        self.script = folder / "guest.py"
+        self.script.write_bytes(Path(__file__).with_name("fakeguest.py").read_bytes())
+
+    def records(self, mode: list[str], extra: list[Record]) -> list[Record]:
+        return [
+            ("dir", str(self.folder)),
+            ("log", str(self.log)),
+            ("uid", str(USER)),
+            ("gid", str(USER)),
+            ("boot-ms", "3000"),
+            ("config-ms", "3000"),
+            ("stop-ms", "1000"),
+            ("agent", "3"),
+            ("bind", str(self.script), "guest.py"),
+            ("config", b"".join(message(0, ToGuest.CONFIG, [("loopback",)]))),
+            ("start", b"".join(message(SERVICE, ToGuest.START, [("arg", "x")]))),
+            *extra,
+            ("run", "/usr/bin/python3", "-I", "-S", "/guest.py", *mode),
+        ]
+
+    async def start(self, *mode: str, extra: tuple[Record, ...] = ()) -> str:
+        """What the relay answers to the start."""
+        reader, writer = os.pipe()
+        input = encode_records(self.records(list(mode), list(extra)))
+        options = f"detect_leaks=0:log_path={self.folder}/sanitizer"
+        env = {**os.environ, "ASAN_OPTIONS": options, "UBSAN_OPTIONS": options}
+        try:
+            await run([str(self.program), str(writer)], input=input, pass_fds=[writer], env=env)
+        finally:
+            os.close(writer)
+        with os.fdopen(reader, "rb") as answer:
+            async with asyncio.timeout(DEADLINE):
+                return (await asyncio.to_thread(answer.read)).decode()
+
+    async def end(self) -> Exit:
+        """How it ended."""
+        async with asyncio.timeout(DEADLINE):
+            await relay.ended(self.folder)
+        assert (self.folder / "exit").exists()
+        return relay.read_exit(self.folder)
+
+    async def tell(self, signal_number: int) -> None:
+        await channel.tell(self.folder, encode(SERVICE, ToGuest.SIGNAL, encode_u32(signal_number)))
+
+    def check(self) -> None:
+        """No sanitizer has complained, and nothing runs any more."""
+        assert not [path.read_text() for path in self.folder.glob("sanitizer*")]
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                assert b"/guest.py" not in words or os.stat(f"/proc/{pid}").st_uid != USER
+
+
+@pytest.fixture
+async def fake(sanitized: Path, tmp_path: Path) -> AsyncIterator[Fake]:
+    made = Fake(sanitized, tmp_path)
+    yield made
+    await channel_end(made)
+    made.check()
+
+
+async def channel_end(fake: Fake) -> None:
+    """Ends the VM if it still runs."""
+    with contextlib.suppress(Exception):
+        await channel.tell(fake.folder, encode(0, channel.KILL))
+    async with asyncio.timeout(DEADLINE):
+        await relay.ended(fake.folder)
+
+
+async def test_output_sessions_and_exit(fake: Fake) -> None:
+    assert (await fake.start("echo")).startswith("started ")
+    first = await channel.attach(fake.folder)
+    second = await channel.attach(fake.folder)
+    await first.write(b"to all\n")
+    for stream in (first, second):
+        async with asyncio.timeout(DEADLINE):
+            assert await stream.read() == (1, b"to all\n")
+    frames = list(message(FIRST_EXEC, ToGuest.EXEC, [("arg", "y")]))
+    programs = await asyncio.gather(*(channel.execute(fake.folder, frames) for _ in range(3)))
+    assert len({program.pid for program in programs}) == 3
+    data = os.urandom(700_000)
+    writer = asyncio.create_task(programs[0].write(data))
+    got = b""
+    async with asyncio.timeout(DEADLINE):
+        while len(got) < len(data):
+            piece = await programs[0].read()
+            assert piece is not None
+            got += piece[1]
+        await writer
+    assert got == data
+    for program in programs:
+        await program.kill(9)
+        async with asyncio.timeout(DEADLINE):
+            assert await program.wait() == 9
+        await program.close()
+    await second.close()
+    await fake.tell(signal.SIGTERM)
+    ended = await fake.end()
+    assert (ended.status, ended.error, ended.oom) == (143, "", False)
+    async with asyncio.timeout(DEADLINE):
+        assert await first.read() is None
+    await first.close()
+    lines = [line.split(" ", 3)[1:] for line in fake.log.read_text().splitlines()]
+    assert lines[0][:2] == ["stdout", "F"] and lines[0][2].endswith("time=1")
+    assert lines[1:4] == [
+        ["stdout", "P", "no end"],
+        ["stderr", "F", " of line"],
+        ["stdout", "F", "to all"],
+    ]
+
+
+async def test_a_log_is_begun_anew(fake: Fake) -> None:
+    await fake.start("much", "1000000", extra=(("log-size", "200000"),))
+    assert (await fake.end()).status == 0
+    assert 0 < fake.log.stat().st_size < 400_000
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (encode(1, 70, struct.pack("<IB", 256, 0)), "exit"),
+        (encode(1, 70, b"\0"), "exit"),
+        (encode(0, 65, struct.pack("<I", 1)), "greeting"),
+        (encode(0, 66), "ready"),
+        (encode(1, 67, b"\0" * 4), "start"),
+        (encode(1, 71, b"\1no"), "error"),
+        (encode(2, 68, b"x"), "session"),
+        (encode(1, 72, b"\xff\xff\xff\x7f"), "credit"),
+        (encode(1, 1, b""), "frame"),
+        (struct.pack("<IIBBH", 65537, 0, 75, 0, 0), "frame"),
+        (struct.pack("<IIBBH", 0, 0, 75, 0, 1), "frame"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_guest_that_breaks_a_rule_is_ended(fake: Fake, sent: bytes, words: str) -> None:
+    assert (await fake.start("say", sent.hex())).startswith("started ")
+    ended = await fake.end()
+    assert ended.status == 137
+    assert "broke the protocol" in ended.error and words in ended.error
+
+
+async def test_a_flood_is_ended(fake: Fake) -> None:
+    await fake.start("flood")
+    frames = list(message(FIRST_EXEC, ToGuest.EXEC, [("arg", "y")]))
+    session = await channel.execute(fake.folder, frames)
+    assert "more output than it was granted" in (await fake.end()).error
+    async with asyncio.timeout(DEADLINE):
+        assert await session.wait() == 137
+    await session.close()
+
+
+@pytest.mark.parametrize("seed", range(24))
+async def test_fuzz(fake: Fake, seed: int) -> None:
+    answer = await fake.start("fuzz", str(seed))
+    if answer.startswith("started "):
+        assert (await fake.end()).status in range(256)
+    else:
+        assert answer.startswith("error failed ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("hang", "error timeout the guest did not come up within 300 ms, tried 2 times"),
+        ("unready", "error timeout the guest was not set up within 300 ms"),
+        ("refuse 1", 'error notfound exec: "x": not so [31m'),
+        ("refuse 2", 'error notrunnable exec: "x": not so [31m'),
+    ],
+)
+async def test_starts_that_fail_leave_nothing(fake: Fake, mode: str, words: str) -> None:
+    short: tuple[Record, ...] = (("config-ms", "300"),) if mode == "unready" else ()
+    if mode == "hang":
+        short = (("boot-ms", "300"),)
+    answer = await fake.start(*mode.split(), extra=short)
+    assert answer.strip() == words
+    fake.check()
+    assert not (fake.folder / "exit").exists() and not (fake.folder / "relay.sock").exists()
+
+
+async def test_a_boot_that_burns_cpu_is_tried_again(fake: Fake) -> None:
+    answer = await fake.start("spin", extra=(("boot-cpu-ms", "300"), ("boot-ms", "2000")))
+    assert "tried 2 times" in answer
+    assert "boots again" in (fake.folder / "guest.log").read_text()
+
+
+async def test_a_vmm_that_cannot_run(fake: Fake) -> None:
+    answer = await fake.start("x", extra=(("disk", "4", "/no/such/disk", "ro"),))
+    assert answer.startswith("error failed cannot open /no/such/disk")
+
+
+async def test_a_vmm_that_ends_by_itself(fake: Fake) -> None:
+    await fake.start("leave")
+    ended = await fake.end()
+    assert ended.status == 137
+    assert "ended by itself" in ended.error and "it was the fake" in ended.error
+
+
+async def test_a_guest_that_does_not_power_off(fake: Fake) -> None:
+    await fake.start("deaf")
+    ended = await fake.end()
+    assert (ended.status, ended.oom, ended.error) == (5, True, "")
+
+
+async def test_who_gives_up_the_start_ends_the_vm(fake: Fake) -> None:
+    reader, writer = os.pipe()
+    input = encode_records(fake.records(["hang"], [("boot-ms", "60000")]))
+    await run([str(fake.program), str(writer)], input=input, pass_fds=[writer])
+    os.close(writer)
+    os.close(reader)
+    async with asyncio.timeout(DEADLINE):
+        await relay.ended(fake.folder)
+    fake.check()
+
+
+async def test_wrong_orders_are_refused(sanitized: Path) -> None:
+    for input in (b"", b"\1\0", b"\1\0\xff\xff\xff\xff", encode_records([("nonsense", "x")])):
+        reader, writer = os.pipe()
+        env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}  # the process ends at once
+        command = [str(sanitized), str(writer)]
+        done = await run(command, input=input, pass_fds=[writer], check=False, env=env)
+        os.close(writer)
+        os.close(reader)
+        assert done.status == 2 and b"what to run" in done.stderr
+
+
+async def test_clients_that_break_rules_are_dropped(fake: Fake) -> None:
+    await fake.start("echo")
+    for sent in (b"\xff" * 12, encode(5, 99), encode(0, 3), encode(1, ToGuest.STDIN, b"x")):
+        async with asyncio.timeout(DEADLINE):
+            reader, writer = await channel.connect(fake.folder)
+            writer.write(sent)
+            assert await reader.read() == b""
+            writer.close()
+    stream = await channel.attach(fake.folder)
+    await stream.write(b"still there\n")
+    async with asyncio.timeout(DEADLINE):
+        assert await stream.read() == (1, b"still there\n")
+    await stream.close()
+
+
+@pytest.fixture
+async def vm(tmp_path: Path, image: Image) -> AsyncIterator[Harness]:
+    """Real micro VMs."""
+    made = Harness(KINDS["microvm"], Paths(tmp_path / "root", tmp_path / "run"), image)
+    await made.runtime.prepare()
+    yield made
+    await made.close()
+
+
+def left(harness: Harness) -> list[str]:
+    """What still names this test's run folder: processes, control groups, files."""
+    found = [str(path) for path in (harness.paths.run / "instances").iterdir()]
+    found += map(str, Path("/sys/fs/cgroup").glob(f"*/{harness.paths.cgroup}/*"))
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if bytes(harness.paths.run) in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+async def test_a_killed_vmm_is_told_of_and_starts_again(vm: Harness) -> None:
+    spec = vm.shell("cat /kept; echo kept > /kept; sync; echo up; exec sleep 1000")
+    vm.specs[spec.id] = spec
+    await vm.runtime.create(spec)
+    pid = await vm.runtime.start(spec)
+    await vm.expect(spec, b"up\n")
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert f"Uid:\t{USER + int(spec.id[:6], 16)}\t" in status
+    assert "CapPrm:\t0000000000000000" in status and "Seccomp:\t2" in status
+    inside = os.listdir(f"/proc/{pid}/root")
+    assert {"kernel", "initrd", "usr"} <= set(inside) and "root" not in inside
+    os.kill(pid, signal.SIGKILL)
+    ended = await vm.wait(spec)
+    assert ended.status == 137 and "ended by itself" in ended.error
+    await vm.runtime.cleanup(spec.id)
+    assert left(vm) == []
+    await vm.runtime.start(spec)
+    await vm.expect(spec, b"kept\n")
+
+
+async def test_a_killed_relay_takes_the_vm_with_it(vm: Harness) -> None:
+    spec = await vm.start(vm.spec("sleep", "1000"))
+    pids = relay.read_pids(vm.paths.instance_run(spec.id))
+    assert pids is not None
+    os.kill(pids[0], signal.SIGKILL)
+    ended = await vm.wait(spec)
+    assert ended.status == 137 and "relay ended unexpectedly" in ended.error
+    await vm.runtime.cleanup(spec.id)
+    assert left(vm) == []
+    with contextlib.suppress(FileNotFoundError):  # whoever inherited it may not have reaped it yet
+        assert ") Z " in Path(f"/proc/{pids[1]}/stat").read_text()
+
+
+async def test_failed_starts_leave_nothing(vm: Harness, tmp_path: Path) -> None:
+    missing = Mount(kind=MountKind.BIND, target="/x", source=tmp_path / "not there")
+    nic = Interface(
+        name="eth0",
+        host="no-such-tap",
+        bridge="none",
+        mac="02:00:00:00:00:01",
+        address="10.1.1.2/24",
+        gateway="10.1.1.1",
+    )
+    for spec, error in (
+        (vm.spec("no-such-program"), CommandNotFound),
+        (vm.spec("true", user="ghost"), InvalidInput),
+        (vm.spec("true", mounts=(missing,)), NotFound),
+        (vm.spec("true", root_image=tmp_path / "no image"), Failed),
+        (vm.spec("true", network=Network(interfaces=(nic,))), Failed),
+    ):
+        with pytest.raises(error):
+            await vm.start(spec)
+        assert left(vm) == []
+
+
+async def test_the_probe_gives_a_reason_and_is_remembered(vm: Harness) -> None:
+    first = await probe.accelerator(vm.paths)
+    assert first.name in ("kvm", "tcg") and first.reason
+    assert (first.name == "kvm") == first.usable_kvm
+    assert await probe.accelerator(vm.paths) == first
+    assert not list(vm.paths.run.glob("probe-*"))
