@@ -197,6 +197,8 @@ class _Loader:
                 self._env_files(key, services[key], assembler)
                 self._label_files(key, services[key], assembler)
         self.problems.check()
+        for key in services.keys() - set(enabled) if resolve_env else ():
+            self._disabled_env_files(key, services[key], assembler)
         return Project(
             name=name,
             working_dir=folder,
@@ -212,6 +214,18 @@ class _Loader:
             extensions={k: v for k, v in model.items() if k.startswith("x-")},
             profiles=profiles,
         )
+
+    def _disabled_env_files(self, name: str, service: Json, assembler: Assembler) -> None:
+        """Those of a service that may be enabled by name later; problems are told only then."""
+        mine, missing, kept = self.problems, self.missing, service.get("env_file")
+        self.problems, self.missing = Problems(), {}
+        try:
+            self._env_files(name, service, assembler)
+            self._label_files(name, service, assembler)
+            if len(self.problems) and kept:
+                service["env_file"] = kept
+        finally:
+            self.problems, self.missing = mine, missing
 
     def _env_files(self, name: str, service: Json, assembler: Assembler) -> None:
         """env_file below environment, as Compose does; the entries are then used up."""

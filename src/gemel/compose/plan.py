@@ -8,6 +8,7 @@ import msgspec
 
 from gemel.compose.builds import built_before
 from gemel.compose.confighash import config_hash, network_hash
+from gemel.compose.mounts import changed_file
 from gemel.compose.observed import Container, Observed
 from gemel.compose.project import Project, Service
 from gemel.compose.requests import PREFIX, Inherited
@@ -319,6 +320,9 @@ class _Up:
                 return f"the network {name} is made anew"
             if container.networks and name not in container.networks:
                 return f"it is not on the network {name}"
+        changed = changed_file(self.project, service, container.mounts)
+        if changed:
+            return f"its {changed} changed"
         for volume in service.volumes:
             if volume.get("type") == "volume" and volume.get("source"):
                 name = self.project.volume_name(volume["source"])

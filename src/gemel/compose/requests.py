@@ -6,7 +6,6 @@ finds what the other has started.
 
 from __future__ import annotations
 
-import hashlib
 import os.path
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,12 @@ import msgspec
 
 from gemel.compose import options, units
 from gemel.compose.confighash import config_hash, network_hash, volume_hash
+from gemel.compose.files import DiskReader, Reader
+from gemel.compose.mounts import Inherited as Inherited
+from gemel.compose.mounts import Mounts
+from gemel.compose.mounts import PlacedFile as PlacedFile
 from gemel.compose.project import Project, Service
+from gemel.errors import InvalidInput
 from gemel.model.docker import (
     IPAM,
     ContainerConfig,
@@ -24,7 +28,6 @@ from gemel.model.docker import (
     EndpointSettings,
     HostConfig,
     IPAMPool,
-    MountSpec,
     NetworkCreate,
     NetworkingConfig,
     VolumeCreate,
@@ -38,29 +41,12 @@ COMPOSE_VERSION = "2.40.3"
 PREFIX = "com.docker.compose."
 
 
-class PlacedFile(msgspec.Struct, frozen=True):
-    """A file that the caller writes before the container is made, which binds it."""
-
-    path: str
-    content: bytes
-    mode: int = 0o444
-    uid: int = 0
-    gid: int = 0
-
-
 class Prepared(msgspec.Struct, frozen=True):
     """A container to make: its name, the request, and files to be there before."""
 
     name: str
     request: CreateRequest
     files: tuple[PlacedFile, ...] = ()
-
-
-class Inherited(msgspec.Struct, frozen=True):
-    """An anonymous volume that a container takes over from the one it replaces."""
-
-    target: str
-    volume: str
 
 
 def container(
@@ -74,22 +60,26 @@ def container(
     oneoff: str = "",
     aliases: bool = True,
     auto_remove: bool = False,
+    reader: Reader | None = None,
 ) -> Prepared:
     """The container ``index`` (from 1) of a service.
 
     secrets_dir: absolute folder below which the caller places ``files``. image_id:
     of the image in use, for Compose's label. oneoff: the slug of a one-off
     container (``run``), whose name and labels differ. aliases: whether it is
-    found under the service's name. Raises InvalidInput.
+    found under the service's name. reader: of a seccomp profile that is named.
+    Raises InvalidInput.
     """
     config = service.config
+    _check_env_files(service)
     name = project.container_name(service, index)
     if oneoff:
         name = f"{project.name}-{service.name}-run-{oneoff}"
-    mounts = _Mounts(project, service, secrets_dir, inherit)
+    mounts = Mounts(project, service, secrets_dir, inherit)
     mounts.build()
     host = _host(project, service, mounts)
     host.auto_remove = auto_remove
+    host.security_opt = _profiles(project, host.security_opt, reader or DiskReader())
     networking = None
     if not service.network_mode and service.networks:
         networking = _networking(project, service, name, aliases and not oneoff)
@@ -106,6 +96,32 @@ def container(
         request.volumes = {target: {} for target in mounts.anonymous}
     request.healthcheck = health(config.get("healthcheck"))
     return Prepared(name, request, tuple(mounts.files))
+
+
+def _check_env_files(service: Service) -> None:
+    """A service that a profile left out has its env files unread if one is not there."""
+    for entry in service.config.get("env_file") or ():
+        if entry.get("required", True):
+            raise InvalidInput(
+                f"env file {entry['path']} of service {service.name} not found or not right"
+            )
+
+
+def _profiles(project: Project, given: list[str] | None, reader: Reader) -> list[str] | None:
+    """``seccomp=FILE`` as the profile itself, which is how the engine takes it."""
+    made = []
+    for entry in given or ():
+        key, _, value = entry.replace(":", "=", 1).partition("=")
+        if key == "seccomp" and value not in ("", "unconfined", "builtin", "default"):
+            text = value
+            if not value.lstrip().startswith("{"):
+                text = reader.read(os.path.join(project.working_dir, value))
+            try:
+                entry = f"seccomp={msgspec.json.encode(msgspec.json.decode(text)).decode()}"
+            except msgspec.DecodeError as error:
+                raise InvalidInput(f"{value[:80]} is no seccomp profile", str(error)) from error
+        made.append(entry)
+    return made or None
 
 
 def _fields(config: ContainerConfig) -> dict[str, Any]:
@@ -191,7 +207,7 @@ def health(check: Json | None) -> HealthConfig | None:
     )
 
 
-def _host(project: Project, service: Service, mounts: _Mounts) -> HostConfig:
+def _host(project: Project, service: Service, mounts: Mounts) -> HostConfig:
     host = HostConfig(
         binds=mounts.binds or None,
         mounts=mounts.specs or None,
@@ -281,137 +297,6 @@ def _networking(
     return NetworkingConfig(endpoints_config=made)
 
 
-class _Mounts:
-    """Volumes, configs and secrets of a service as Binds, Mounts and files to place."""
-
-    def __init__(
-        self, project: Project, service: Service, folder: str, inherit: Sequence[Inherited]
-    ) -> None:
-        self.project = project
-        self.service = service
-        self.folder = folder
-        self.inherit = {i.target: i.volume for i in inherit}
-        self.binds: list[str] = []
-        self.specs: list[MountSpec] = []
-        self.anonymous: list[str] = []
-        self.files: list[PlacedFile] = []
-
-    def build(self) -> None:
-        targets = set()
-        for volume in self.service.volumes:
-            targets.add(volume["target"])
-            self._volume(volume)
-        for target, name in self.inherit.items():
-            if target not in targets:
-                self.binds.append(f"{name}:{target}:rw")
-        for use in self.service.config.get("configs") or ():
-            self._file("configs", use, use.get("target") or f"/{use['source']}")
-        for use in self.service.config.get("secrets") or ():
-            target = use.get("target") or use["source"]
-            self._file("secrets", use, os.path.join("/run/secrets", target))
-
-    def _volume(self, volume: Json) -> None:
-        kind = volume["type"]
-        if kind == "bind":
-            self._bind(volume)
-        elif kind == "volume":
-            self._named(volume)
-        else:
-            tmpfs = volume.get("tmpfs") or {}
-            sized = {}
-            if tmpfs.get("size"):
-                sized["SizeBytes"] = int(tmpfs["size"])
-            if tmpfs.get("mode"):
-                sized["Mode"] = int(tmpfs["mode"])
-            self.specs.append(
-                MountSpec(
-                    type=kind,
-                    source=volume.get("source") or "",
-                    target=volume["target"],
-                    read_only=bool(volume.get("read_only")),
-                    tmpfs_options=sized or None,
-                )
-            )
-
-    def _bind(self, volume: Json) -> None:
-        bind = volume.get("bind") or {}
-        if bind.get("create_host_path", True) and not bind.get("recursive"):
-            modes = ["ro" if volume.get("read_only") else "rw"]
-            modes += [bind[k] for k in ("selinux", "propagation") if bind.get(k)]
-            self.binds.append(f"{volume['source']}:{volume['target']}:{','.join(modes)}")
-            return
-        given: Json = {}
-        if bind.get("propagation"):
-            given["Propagation"] = bind["propagation"]
-        if bind.get("recursive") == "disabled":
-            given["NonRecursive"] = True
-        self.specs.append(
-            MountSpec(
-                type="bind",
-                source=volume["source"],
-                target=volume["target"],
-                read_only=bool(volume.get("read_only")),
-                bind_options=given or None,
-            )
-        )
-
-    def _named(self, volume: Json) -> None:
-        more = volume.get("volume") or {}
-        key = volume.get("source")
-        name = self.project.volume_name(key) if key else self.inherit.get(volume["target"], "")
-        if name and not more.get("labels") and not more.get("subpath"):
-            marks = volume.get("bind") or {}
-            modes = ["ro" if volume.get("read_only") else "rw"]
-            modes += [marks[k] for k in ("selinux", "propagation") if marks.get(k)]
-            modes += ["nocopy"] if more.get("nocopy") else []
-            self.binds.append(f"{name}:{volume['target']}:{','.join(modes)}")
-            return
-        if not name and not more and not volume.get("read_only"):
-            self.anonymous.append(volume["target"])
-            return
-        given: Json = {}
-        if more.get("nocopy"):
-            given["NoCopy"] = True
-        if more.get("labels"):
-            given["Labels"] = more["labels"]
-        if more.get("subpath"):
-            given["Subpath"] = more["subpath"]
-        self.specs.append(
-            MountSpec(
-                type="volume",
-                source=name,
-                target=volume["target"],
-                read_only=bool(volume.get("read_only")),
-                volume_options=given or None,
-            )
-        )
-
-    def _file(self, kind: str, use: Json, target: str) -> None:
-        """A config or secret: its own file is bound, other content is placed first."""
-        known = self.project.configs if kind == "configs" else self.project.secrets
-        resource = known.get(use["source"]) or {}
-        source = resource.get("file") or ""
-        if not source and not resource.get("external"):
-            source = self._placed(kind, use, resource.get("content") or "")
-        if not source:
-            return  # external ones are refused by lint before anything starts
-        self.specs.append(MountSpec(type="bind", source=source, target=target, read_only=True))
-
-    def _placed(self, kind: str, use: Json, content: str) -> str:
-        data = content.encode()
-        mode = int(str(use["mode"]), 8) if use.get("mode") else 0o444
-        uid, gid = _number(use.get("uid")), _number(use.get("gid"))
-        mark = hashlib.sha256(data + f"|{mode}|{uid}|{gid}".encode()).hexdigest()[:12]
-        path = os.path.join(self.folder, self.project.name, kind, f"{use['source']}-{mark}")
-        self.files.append(PlacedFile(path, data, mode, uid, gid))
-        return path
-
-
-def _number(value: Any) -> int:
-    text = str(value or 0)
-    return int(text) if text.isdigit() else 0
-
-
 def network(project: Project, key: str) -> NetworkCreate:
     """The request for a network of the file."""
     config = project.networks[key]
@@ -427,7 +312,7 @@ def network(project: Project, key: str) -> NetworkCreate:
     ]
     return NetworkCreate(
         name=project.network_name(key),
-        driver=config.get("driver") or "bridge",
+        driver="bridge" if config.get("driver") in (None, "", "default") else config["driver"],
         internal=bool(config.get("internal")),
         attachable=bool(config.get("attachable")),
         enable_ipv6=config.get("enable_ipv6"),

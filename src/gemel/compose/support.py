@@ -65,6 +65,12 @@ def _host_or_shared(value: Any) -> bool:
     return value == "host" or _shares(value)
 
 
+def _odd_security(value: Any) -> bool:
+    known = ("seccomp", "no-new-privileges", "systempaths", "apparmor", "label")
+    return any(entry.replace(":", "=", 1).split("=")[0] not in known for entry in value)
+
+
+_LOGS = ("json-file", "local", "none", "journald", "k8s-file")
 _GUEST = "applied inside the guest"
 _SHARED = "a micro VM shares no namespace with others"
 _OWN = "a micro VM has its own"
@@ -77,7 +83,7 @@ SERVICE: dict[str, Entry] = {
         " ports profiles pull_policy restart runtime scale secrets configs shm_size stdin_open"
         " stop_grace_period stop_signal tmpfs tty user working_dir volumes"
     ),
-    **_yes("cap_add cap_drop init read_only security_opt sysctls ulimits", _GUEST),
+    **_yes("cap_add cap_drop init read_only sysctls ulimits", _GUEST),
     "annotations": _ignored("annotations are not passed on"),
     "attach": Entry(),
     "blkio_config": _ignored("block I/O is not limited"),
@@ -114,15 +120,15 @@ SERVICE: dict[str, Entry] = {
     "deploy.rollback_config": _ignored("updates replace what differs at once"),
     "deploy.update_config": _ignored("updates replace what differs at once"),
     "develop": _ignored("files are not watched"),
-    "device_cgroup_rules": _ignored("rules for devices are not set"),
+    "device_cgroup_rules": _refused("name the devices"),
     "devices": _vm_refused("a micro VM sees no device of the host"),
     "gpus": _refused("GPUs are not passed on"),
     "ipc": _vm_refused(_SHARED, _host_or_shared, "host, service:, container:"),
     "isolation": _ignored("of Windows containers only", lambda v: v != "default"),
-    "logging": _ignored(
+    "logging": _refused(
         "logs are kept by the engine",
-        lambda v: v.get("driver") not in (None, "", "json-file", "local", "none"),
-        "drivers other than json-file and local",
+        lambda v: v.get("driver") not in (None, "", *_LOGS),
+        "drivers other than json-file, local, none, journald",
     ),
     "mac_address": Entry(),
     "mem_limit": Entry(why="of a micro VM: the size of its memory"),
@@ -147,14 +153,21 @@ SERVICE: dict[str, Entry] = {
     "post_start": _ignored("hooks are not run"),
     "pre_start": _ignored("hooks are not run"),
     "pre_stop": _ignored("hooks are not run"),
-    "privileged": _vm_ignored("root in a guest has all of its guest"),
+    "privileged": Entry(why="in a micro VM: all of the guest, nothing of the host"),
     "provider": _refused("providers are not run"),
     "pull_refresh_after": _ignored("use pull_policy"),
+    "security_opt": _refused(
+        "known are seccomp, no-new-privileges, systempaths, apparmor and label",
+        _odd_security,
+        "others",
+    ),
     "storage_opt": _ignored("a writable layer has no limit"),
     "use_api_socket": _refused("the engine's socket is not passed on"),
-    "userns_mode": _ignored("there are no user namespaces", lambda v: v != "host", "not host"),
-    "uts": _vm_ignored(_OWN),
-    "volumes.*.bind.propagation": _vm_ignored("mounts are the guest's own"),
+    "userns_mode": _refused("there are no user namespaces", lambda v: v != "host", "not host"),
+    "uts": _ignored("every instance has its own host name"),
+    "volumes.*.bind.propagation": _ignored(
+        "always private", lambda v: v not in ("private", "rprivate"), "shared, slave"
+    ),
     "volumes.*.bind.recursive": _ignored("mounts below a bind are bound too"),
     "volumes.*.bind.selinux": _ignored("files are not labelled"),
     "volumes.*.consistency": _ignored("of Docker Desktop only"),
@@ -164,7 +177,7 @@ SERVICE: dict[str, Entry] = {
         "image, cluster, npipe",
     ),
     "volumes.*.volume.labels": _ignored("use the volume's own labels"),
-    "volumes_from": _vm_ignored("volumes are not taken over into a micro VM"),
+    "volumes_from": Entry(),
 }
 
 BUILD = "Keys of build: see below."
@@ -190,12 +203,12 @@ TOP: dict[str, Entry] = {
     "include": Entry(),
     "services": Entry(),
     "networks.*.attachable": Entry(),
-    "networks.*.driver": _ignored(
-        "a bridge is made instead", lambda v: v not in ("bridge", "default"), "not bridge"
+    "networks.*.driver": _refused(
+        "networks are bridges", lambda v: v not in ("bridge", "default"), "not bridge"
     ),
     "networks.*.driver_opts": Entry(why="of bridge networks"),
     "networks.*.enable_ipv4": _ignored("networks are IPv4", lambda v: v is False, "false"),
-    "networks.*.enable_ipv6": _ignored("networks are IPv4"),
+    "networks.*.enable_ipv6": _refused("networks are IPv4"),
     "networks.*.external": Entry(),
     "networks.*.internal": Entry(),
     "networks.*.ipam": Entry(why="the first IPv4 pool"),

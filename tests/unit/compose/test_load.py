@@ -180,7 +180,7 @@ services:
     runtime: microvm
     devices: ["/dev/a"]
     network_mode: host
-    privileged: true
+    mem_reservation: 1g
     cap_add: [SYS_TIME]
   box:
     image: x
@@ -199,8 +199,8 @@ def test_findings_by_runtime() -> None:
     assert set(told) == {
         ("services.vm.devices", Level.REFUSED),
         ("services.vm.network_mode", Level.REFUSED),
-        ("services.vm.privileged", Level.IGNORED),
-        ("services.box.logging", Level.IGNORED),
+        ("services.vm.mem_reservation", Level.IGNORED),
+        ("services.box.logging", Level.REFUSED),
         ("services.box.blkio_config", Level.IGNORED),
         ("services.other.ports[0]", Level.REFUSED),
         ("secrets.s.external", Level.REFUSED),
@@ -209,7 +209,7 @@ def test_findings_by_runtime() -> None:
     assert finding.render().startswith(
         "compose.yaml:6:5: services.vm.devices is refused in a micro"
     )
-    with pytest.raises(InvalidInput, match="4 attributes"):
+    with pytest.raises(InvalidInput, match="5 attributes"):
         refuse(list(told.values()))
 
 

@@ -12,7 +12,7 @@ from gemel.compose.down import DownOptions, plan_down, plan_start, plan_stop
 from gemel.compose.observed import Observed, observe
 from gemel.compose.plan import UpOptions, plan_images, plan_up
 from gemel.compose.project import Project, Service
-from gemel.compose.requests import network
+from gemel.compose.requests import container, network
 from gemel.compose.steps import Kind, Plan, Step
 from gemel.errors import NotFound
 
@@ -237,6 +237,20 @@ def test_changed_network_is_made_anew_with_its_containers() -> None:
     assert "create network project_default" in before(plan, plan.steps[4])
     assert plan.steps[4].inherit[0].volume == volume
     assert [c.name for c in plan.unchanged] == ["project-b-1"]
+
+
+def test_changed_secret() -> None:
+    text = """
+    services: {a: {image: a, secrets: [s]}}
+    secrets: {s: {environment: S}}
+    """
+    shop = project(text, env={"S": "one"})
+    (file,) = container(shop, shop.service("a"), 1, secrets_dir="/x").files
+    mounts = [{"Type": "bind", "Source": file.path, "Destination": "/run/secrets/s"}]
+    observed = running(shop, project_a_1={"Mounts": mounts})
+    assert plan_up(shop, observed, UpOptions()).steps == ()
+    (step,) = plan_up(project(text, env={"S": "two"}), observed, UpOptions()).of(Kind.RECREATE)
+    assert step.reason == "its secret s changed"
 
 
 def test_what_compose_made_is_as_it_should_be() -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from gemel.compose.builds import build_request
 from gemel.compose.requests import Inherited, Prepared, container, network, volume
-from gemel.errors import Unsupported
+from gemel.errors import InvalidInput, Unsupported
 
-from .support import loaded, project
+from .support import Files, loaded, project
 
 
 def prepared(text: str, service: str = "a", index: int = 1, **more: object) -> Prepared:
@@ -283,3 +283,29 @@ def test_builds() -> None:
     assert (inline.dockerfile, inline.dockerfile_inline) == ("", "FROM scratch")
     with pytest.raises(Unsupported, match=r"example\.com"):
         build_request(of, of.service("far"))
+
+
+def test_seccomp_profile_is_read() -> None:
+    of = project('services: {a: {image: x, security_opt: ["seccomp:p.json", "no-new-privileges"]}}')
+    reader = Files({"p.json": '{"defaultAction": "SCMP_ACT_ALLOW"}', "bad.json": "no"})
+    made = container(of, of.service("a"), 1, secrets_dir="/s", reader=reader).request.host_config
+    assert made is not None and made.security_opt == [
+        'seccomp={"defaultAction":"SCMP_ACT_ALLOW"}',
+        "no-new-privileges",
+    ]
+    of = project("services: {a: {image: x, security_opt: ['seccomp=bad.json']}}")
+    with pytest.raises(InvalidInput, match="no seccomp profile"):
+        container(of, of.service("a"), 1, secrets_dir="/s", reader=reader)
+
+
+def test_env_files_of_a_service_enabled_by_name() -> None:
+    text = """
+    services:
+      a: {image: x}
+      good: {image: x, profiles: [p], env_file: there.env}
+      bad: {image: x, profiles: [p], env_file: missing.env}
+    """
+    of = loaded(text, files={"there.env": "A=1"}).project.enabling(["good", "bad"])
+    assert container(of, of.service("good"), 1, secrets_dir="/s").request.env == ["A=1"]
+    with pytest.raises(InvalidInput, match=r"missing\.env"):
+        container(of, of.service("bad"), 1, secrets_dir="/s")
