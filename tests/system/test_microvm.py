@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import struct
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from gemel.errors import CommandNotFound, Failed, InvalidInput, NotFound
 from gemel.host.run import run
-from gemel.model.instance import Exit, Interface, Mount, MountKind, Network
+from gemel.model.instance import Exit, Interface, Mount, MountKind, Network, Resources
 from gemel.model.paths import Paths
 from gemel.runtime.microvm import channel, probe, relay
 from gemel.runtime.microvm.protocol import (
@@ -365,6 +366,59 @@ async def test_failed_starts_leave_nothing(vm: Harness, tmp_path: Path) -> None:
         with pytest.raises(error):
             await vm.start(spec)
         assert left(vm) == []
+
+
+def _network(bridge: str, tap: str) -> None:
+    """A bridge with an address and a persistent tap on it, in the tests' own namespace."""
+    for words in (
+        f"link add {bridge} type bridge",
+        f"addr add 10.77.0.1/24 dev {bridge}",
+        f"link set {bridge} up",
+        f"tuntap add {tap} mode tap",
+        f"link set {tap} master {bridge} up",
+    ):
+        subprocess.run(["ip", *words.split()], check=True, timeout=20)
+
+
+async def test_network_files_and_limits(vm: Harness, tmp_path: Path) -> None:
+    suffix = secrets.token_hex(3)
+    bridge, tap = f"gb{suffix}", f"gt{suffix}"
+    _network(bridge, tap)
+    nic = Interface(
+        name="eth0",
+        host=tap,
+        bridge=bridge,
+        mac="02:00:0a:4d:00:05",
+        address="10.77.0.5/24",
+        gateway="10.77.0.1",
+    )
+    single = tmp_path / "single"
+    single.write_text("one file\n")
+    script = """
+        cat /conf/one
+        echo changed > /conf/one
+        ls /conf
+        ip -4 addr show eth0 | grep -o '10.77.0.5/24'
+        ip route | grep -c 'default via 10.77.0.1'
+        cat /sys/class/net/eth0/address
+        ping -c 1 -W 20 10.77.0.1 > /dev/null && echo reached
+    """
+    spec = vm.shell(
+        script,
+        network=Network(interfaces=(nic,)),
+        mounts=(Mount(kind=MountKind.BIND, target="/conf/one", source=single),),
+        resources=Resources(cpus=0.9, memory=64 << 20),
+    )
+    try:
+        got = await vm.run(spec)
+        assert (got.stdout.decode().splitlines(), got.stderr) == (
+            ["one file", "one", "10.77.0.5/24", "1", "02:00:0a:4d:00:05", "reached"],
+            b"",
+        )
+        assert single.read_text() == "changed\n"
+    finally:
+        for name in (bridge, tap):
+            await run(["ip", "link", "del", name])
 
 
 async def test_the_probe_gives_a_reason_and_is_remembered(vm: Harness) -> None:

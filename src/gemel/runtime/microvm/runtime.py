@@ -103,7 +103,7 @@ class MicroVmRuntime:
         """KVM or emulation, and why; probed once."""
         tools = await self.tools()
         if self._verdict is None or (self._verdict.done() and _failed(self._verdict)):
-            self._verdict = asyncio.create_task(probe.accelerator(self._paths, tools))
+            self._verdict = asyncio.create_task(_examine(self._paths, tools))
         return await asyncio.shield(self._verdict)
 
     async def _machinery(self) -> tuple[Tools, bool]:
@@ -331,6 +331,13 @@ def _running() -> Iterator[None]:
 
 async def _attach_all(folder: Path, streams: list[channel.Session]) -> None:
     await asyncio.gather(*(stream.open(folder, channel.ATTACH_FRAMES) for stream in streams))
+
+
+async def _examine(paths: Paths, tools: Tools) -> probe.Verdict:
+    verdict = await probe.accelerator(paths, tools)
+    if not verdict.usable_kvm:
+        log.warning("micro VMs run under software emulation: %s", verdict.reason)
+    return verdict
 
 
 def _failed(task: asyncio.Task[object]) -> bool:
