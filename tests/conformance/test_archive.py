@@ -71,7 +71,9 @@ async def test_both_ways(harness: Harness, running: bool) -> None:
     )
     await harness.runtime.write_archive(spec, "/tmp", pieces(tar), running)
     found = await taken(harness, spec, "/tmp/data", running)
-    assert found["data/big"] == big and found["data/empty"] == b""
+    # of two names of a file, the one that comes second is a link to the first
+    assert big in (found["data/big"], found["data/hard"]) and found["data/empty"] == b""
+    assert found["data/big"] in (big, b"data/hard")
     assert found["data/link"] == b"/etc/passwd"
     assert found["data/hard"] in (b"data/big", big)
     assert found["data/überlang-" + "n" * 150] == b"x"

@@ -181,6 +181,8 @@ class MicroVmRuntime:
 
     async def remove(self, spec: InstanceSpec) -> None:
         """Removes the instance's disk."""
+        for stream in self._early.pop(spec.id, []):
+            await stream.close()
         await self._idle.end(spec.id)
         await asyncio.to_thread(files.remove, spec.layer)
 
