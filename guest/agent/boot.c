@@ -36,15 +36,20 @@ static void load_module(const char *name)
 	close(fd);
 }
 
-static void load_modules(void)
+/* Each line of the list: a module's name, and what asks for it unless every guest needs it. */
+void load_modules(const char *wanted)
 {
 	char list[4096], *rest = list, *name;
 
 	if (get_file("/modules.list", list, sizeof list) < 0)
 		return;
-	while ((name = strsep(&rest, "\n")))
-		if (*name && !strchr(name, '/'))
+	while ((name = strsep(&rest, "\n"))) {
+		char *by = name + strcspn(name, " ");
+		if (*by)
+			*by++ = 0;
+		if (*name && !strchr(name, '/') && strcmp(by, wanted) == 0)
 			load_module(name);
+	}
 }
 
 void boot(void)
@@ -57,7 +62,7 @@ void boot(void)
 	    mount("sysfs", "/sys", "sysfs", strict, NULL) < 0)
 		give_up("cannot mount the kernel's file systems: %s", strerror(errno));
 	put_file("/proc/self/oom_score_adj", "-1000");
-	load_modules();
+	load_modules("");
 	if (!cgroup_setup())
 		give_up("cannot make control groups: %s", strerror(errno));
 }

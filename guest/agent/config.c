@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "boot.h"
 #include "net.h"
 
 struct config config = {.shm = 64 << 20};
@@ -141,6 +142,7 @@ static bool mount_disk(const char *device, const char *target, const char *kind,
 {
 	char path[320];
 
+	load_modules(kind);
 	if (!find_disk(device, path, sizeof path))
 		return why(error, size, "no disk", device);
 	if (!make_folders(target, 0755) || mount(path, target, kind, flags, NULL) < 0)
@@ -206,6 +208,7 @@ static char *share_path(const char *tag, const char *inside, char *error, size_t
 	}
 	snprintf(folder, sizeof folder, SHARES "/%s", tag);
 	if (access(folder, F_OK) < 0) {
+		load_modules("virtiofs");
 		if (!make_folders(folder, 0755) || mount(tag, folder, "virtiofs", 0, NULL) < 0) {
 			why(error, size, "cannot mount the share", tag);
 			rmdir(folder);

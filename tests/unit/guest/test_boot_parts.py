@@ -74,6 +74,22 @@ def test_modules_come_after_what_they_need() -> None:
     assert list(modules.in_order(["a", "nope", "b"], known.get)) == ["e", "b", "c_d", "a"]
 
 
+def test_some_modules_wait_until_they_are_asked_for() -> None:
+    known = {
+        "virtio_blk": b"\0depends=virtio\0",
+        "virtio": b"\0depends=\0",
+        "virtiofs": b"\0depends=fuse,virtio\0",
+        "fuse": b"\0depends=\0",
+    }
+    rows = [(name, kind) for name, kind, _ in modules.plan(known.get)]
+    assert rows == [
+        ("virtio", ""),
+        ("virtio_blk", ""),
+        ("fuse", "virtiofs"),
+        ("virtiofs", "virtiofs"),
+    ]
+
+
 def test_modules_that_need_each_other_end() -> None:
     known = {"a": b"\0depends=b\0", "b": b"\0depends=a\0"}
     assert sorted(modules.in_order(["a"], known.get)) == ["a", "b"]
@@ -88,7 +104,9 @@ def test_a_signature_is_taken_off_and_nothing_else() -> None:
 
 
 def test_the_archive_is_one_that_cpio_reads(tmp_path: Path) -> None:
-    entries = initrd.contents(b"agent", b"busybox!", [("virtio", b"one"), ("ext4", b"")])
+    entries = initrd.contents(
+        b"agent", b"busybox!", [("virtio", "", b"one"), ("ext4", "erofs", b"")]
+    )
     archive = initrd.cpio(entries)
     assert archive == initrd.cpio(entries)
     assert len(archive) % 4 == 0
@@ -101,7 +119,7 @@ def test_the_archive_is_one_that_cpio_reads(tmp_path: Path) -> None:
     )
     assert (tmp_path / "x/init").read_bytes() == b"agent"
     assert (tmp_path / "x/init").stat().st_mode & 0o777 == 0o755
-    assert (tmp_path / "x/modules.list").read_text() == "virtio\next4\n"
+    assert (tmp_path / "x/modules.list").read_text() == "virtio\next4 erofs\n"
     assert (tmp_path / "x/modules/virtio.ko").read_bytes() == b"one"
 
 

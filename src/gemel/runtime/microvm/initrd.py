@@ -18,6 +18,7 @@ from gemel.errors import Failed, Unavailable
 from gemel.host import files
 from gemel.host.run import find
 from gemel.model.paths import Paths
+from gemel.runtime.microvm import modules
 from gemel.runtime.microvm.kernel import Kernel
 
 #: Folders that the agent mounts on.
@@ -71,16 +72,17 @@ def _cpio_entry(number: int, entry: Entry) -> list[bytes]:
     ]
 
 
-def contents(agent: bytes, busybox: bytes, modules: list[tuple[str, bytes]]) -> list[Entry]:
-    """What an initrd holds. modules: (name, content) in the order to load them."""
+def contents(agent: bytes, busybox: bytes, rows: list[tuple[str, str, bytes]]) -> list[Entry]:
+    """What an initrd holds. rows: the modules, as ``modules.plan`` has them."""
+    listed = "".join(f"{name} {kind}".strip() + "\n" for name, kind, _ in rows)
     return [
         *(folder(name) for name in FOLDERS),
         # the kernel opens it for the agent's first three descriptors
         Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
         program("init", agent),
         program(".gemel/busybox", busybox),
-        plain("modules.list", "".join(f"{name}\n" for name, _ in modules).encode()),
-        *(plain(f"modules/{name}.ko", content) for name, content in modules),
+        plain("modules.list", listed.encode()),
+        *(plain(f"modules/{name}.ko", data) for name, data in {r[0]: r[2] for r in rows}.items()),
     ]
 
 
@@ -106,12 +108,14 @@ async def ensure_initrd(paths: Paths, kernel: Kernel, agent: Path) -> Path:
 
 
 def _ensure(paths: Paths, kernel: Kernel, agent: Path) -> Path:
-    order = (kernel.modules / "modules.list").read_text().split()
-    modules = [(name, (kernel.modules / f"{name}.ko").read_bytes()) for name in order]
+    def load(name: str) -> bytes | None:
+        path = kernel.modules / f"{name}.ko"
+        return path.read_bytes() if path.is_file() else None
+
     init = agent.read_bytes()
     if not is_static(init):
         raise Failed("the guest's agent is not linked statically", details=str(agent))
-    archive = cpio(contents(init, _busybox(), modules))
+    archive = cpio(contents(init, _busybox(), modules.plan(load)))
     target = paths.kernels / f"initrd-{hashlib.sha256(archive).hexdigest()[:24]}.cpio"
     if not target.exists():
         files.folder(paths.kernels, 0o755)

@@ -6,19 +6,21 @@ import re
 import struct
 from collections.abc import Callable, Iterable
 
-#: What the agent loads before it says HELLO, then everything else. Built-in ones are left out.
-WANTED = (
+#: What every guest loads at boot.
+AT_BOOT = (
     "virtio_mmio",
     "virtio_console",
     "virtio_blk",
     "virtio_net",
     "crc32c_generic",
     "squashfs",
-    "erofs",
     "overlay",
-    "virtiofs",
     "ext4",
 )
+#: What the agent loads when a CONFIG asks for such a file system: each takes tens of milliseconds.
+ON_DEMAND = ("virtiofs", "erofs")
+#: All that a guest may need. What is built into a kernel is left out by ``in_order``.
+WANTED = (*AT_BOOT, *ON_DEMAND)
 
 _FIELD = re.compile(rb"(?<![^\0])(depends|softdep)=([^\0]*)\0")
 
@@ -81,3 +83,14 @@ def in_order(wanted: Iterable[str], load: Callable[[str], bytes | None]) -> dict
     for name in wanted:
         visit(plain(name))
     return done
+
+
+def plan(load: Callable[[str], bytes | None]) -> list[tuple[str, str, bytes]]:
+    """(name, what asks for it, content) in the order to load; asked for by "": at boot."""
+    picked = in_order(AT_BOOT, load)
+    rows = [(name, "", content) for name, content in picked.items()]
+    for kind in ON_DEMAND:
+        for name, content in in_order([kind], load).items():
+            if name not in picked:
+                rows.append((name, kind, content))
+    return rows
