@@ -106,7 +106,7 @@ class _Foreground:
                 raise
             if any(target.running for target in self._running()):
                 output.note("Aborting on container exit...")
-                self._stop()
+                self._stop_all()
             return code
 
     def _running(self) -> list[Target]:
@@ -143,9 +143,14 @@ class _Foreground:
         return 0
 
     def _stop(self) -> int:
-        """Stops everything; a second Ctrl-C kills. Always 130."""
-        self.follower.closing = True
+        """What Ctrl-C does. Always 130."""
         output.note("Gracefully stopping... (press Ctrl+C again to force)")
+        self._stop_all()
+        return INTERRUPTED
+
+    def _stop_all(self) -> None:
+        """Stops everything; a (second) Ctrl-C kills."""
+        self.follower.closing = True
         try:
             stop_all(
                 self.app.client,
@@ -156,7 +161,6 @@ class _Foreground:
         except Interrupted:
             output.note("Killing...")
             kill_all(self.app.client, self.work.project.name)
-        return INTERRUPTED
 
 
 def _interrupt(_number: int) -> None:

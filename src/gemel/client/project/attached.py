@@ -96,9 +96,8 @@ class Follower:
                 code = waiter.result()
                 ended = time.time()
                 again = self._starts_again(target)
-                if not self.closing:
-                    suffix = " (restarting)" if again else ""
-                    self.printer.line(label, f"exited with code {code}{suffix}", status=True)
+                suffix = " (restarting)" if again else ""
+                self.printer.line(label, f"exited with code {code}{suffix}", status=True)
                 if not again:
                     self.ends.put(Ended(target, code))
                     return

@@ -84,7 +84,8 @@ class Executor:
             try:
                 self._work[step.kind](step)
             except BaseException:
-                self.shown.failed(label(step))
+                if step.kind is not Kind.WAIT:  # that one has told which container it was
+                    self.shown.failed(label(step))
                 raise
 
         failed = run_graph({step.id: step.after for step in chosen}, work, self.parallel)
@@ -196,6 +197,9 @@ class Executor:
             self.client.post(f"/containers/{id}/start", timeout=180)
         except NotModified:
             pass
+        except GemelError as problem:
+            problem.brief = f"cannot start container {step.name}: {problem.brief}"
+            raise
         self.shown.done(label(step), "Started")
 
     def _restart(self, step: Step) -> None:

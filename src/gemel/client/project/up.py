@@ -12,14 +12,15 @@ import msgspec
 from gemel.client.engine import Client
 from gemel.client.project.display import Progress
 from gemel.client.project.execute import BeforeStart, Executor
-from gemel.client.project.members import Target, of_project
-from gemel.client.project.pool import each
+from gemel.client.project.members import Target, needs, of_project
+from gemel.client.project.pool import each, run_graph
 from gemel.client.project.source import look
 from gemel.client.project.waiting import NotReady, last_lines, wait_for
 from gemel.compose.observed import Observed
 from gemel.compose.plan import UpOptions, plan_images, plan_up, targets
 from gemel.compose.project import Project
 from gemel.compose.steps import Kind, Plan
+from gemel.errors import CommandNotFound, CommandNotRunnable, Failed, NotFound, NotModified
 
 #: Steps that begin once everything exists.
 STARTING = (Kind.START, Kind.WAIT, Kind.RESTART)
@@ -122,7 +123,7 @@ class Up:
             except Exception as problem:
                 self._explain(problem, executor)
                 self._take_back(shown)
-                raise
+                raise _plain(problem) from problem
 
     def create(self, plan: Plan) -> None:
         """All but the starts, with progress."""
@@ -163,10 +164,12 @@ class Up:
                 executor.run(plan, only=STARTING)
             except Exception as problem:
                 self._explain(problem, executor)
-                raise
+                raise _plain(problem) from problem
 
     def _explain(self, problem: Exception, executor: Executor) -> None:
         """Adds the end of its output to the error of a container that is not as it should be."""
+        if isinstance(problem, NotReady) and not self.keep and executor.made:
+            problem.resolution = "`gemel up --keep` leaves it there for a look (gemel logs)"
         if isinstance(problem, NotReady) and "its last output" not in problem.details:
             name = problem.brief.partition("container ")[2].partition(" ")[0]
             output = last_lines(self.client, executor.ids.get(name, name)) if name else ""
@@ -217,6 +220,13 @@ class Up:
                 raise
 
 
+def _plain(problem: Exception) -> Exception:
+    """As Compose has it, ``up`` ends with 1 whatever one container's start failed with."""
+    if isinstance(problem, CommandNotFound | CommandNotRunnable):
+        return Failed(problem.brief, problem.details, problem.resolution)
+    return problem
+
+
 class Session:
     """The attached part: output, ends, Ctrl-C. Signals are the caller's to catch."""
 
@@ -247,10 +257,6 @@ def stop_all(
     services: Collection[str] = (),
 ) -> None:
     """Stops all containers of a project, those first that others do not need."""
-    from gemel.client.project.members import needs
-    from gemel.client.project.pool import run_graph
-    from gemel.errors import NotFound, NotModified
-
     members = [t for t in of_project(client, project) if t.running]
     members = [t for t in members if not services or t.service in services]
     if not members:
