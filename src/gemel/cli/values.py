@@ -66,7 +66,7 @@ def published(specs: Sequence[str]) -> tuple[Json, Json]:
 
 
 _PORT = re.compile(
-    r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9.]+|localhost):)?(?:(?P<host>\d*(?:-\d+)?):)?"
+    r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|\d+(?:\.\d+){3}|localhost):)?(?:(?P<host>\d*(?:-\d+)?):)?"
     r"(?P<inner>\d+(?:-\d+)?)(?:/(?P<proto>tcp|udp|sctp))?"
 )
 
