@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import IMAGE, EngineProcess
+from tests.engine import IMAGE, SOURCE, EngineProcess
 from tests.system.terminal import Terminal
 
 pytestmark = pytest.mark.root
@@ -307,7 +307,7 @@ def test_an_engine_that_does_not_answer(tmp_path: Path) -> None:
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "GEMEL_HOST": f"unix://{path}"},
+            env={**os.environ, "PYTHONPATH": str(SOURCE), "GEMEL_HOST": f"unix://{path}"},
             capture_output=True,
             text=True,
             timeout=60,

@@ -76,7 +76,10 @@ TWO = """
 services:
   web:
     image: IMAGE
-    command: ["sh", "-c", "mkdir /w; echo hello >/w/index.html; echo web up; httpd -p 80 -h /w; LOOP"]
+    command:
+      - sh
+      - -c
+      - mkdir /w; echo hello >/w/index.html; echo web up; httpd -p 80 -h /w; LOOP
     ports: ["127.0.0.1::80"]
     depends_on: {db: {condition: service_healthy}}
   db:
@@ -210,7 +213,7 @@ services:
         (
             "services:\n  a: {image: IMAGE, command: sleep 99, init: true,"
             " healthcheck: {test: 'echo no way; exit 1', interval: 100ms, retries: 2}}\n"
-            "  b: {image: IMAGE, depends_on: {a: {condition: service_healthy}}}",
+            "  b: {image: IMAGE, command: 'true', depends_on: {a: {condition: service_healthy}}}",
             "no way",
         ),
     ],

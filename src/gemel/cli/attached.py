@@ -107,7 +107,20 @@ class _Foreground:
             if any(target.running for target in self._running()):
                 output.note("Aborting on container exit...")
                 self._stop_all()
-            return code
+            return self._code_of(self.session.exit_from, code)
+
+    def _code_of(self, service: str, otherwise: int) -> int:
+        """Exit code of the service that --exit-code-from names."""
+        from gemel.client.project.members import of_project
+
+        if not service:
+            return otherwise
+        members = of_project(self.app.client, self.work.project.name, one_offs=False)
+        for target in members:
+            if target.service == service:
+                state = self.app.client.get(f"/containers/{target.id}/json")["State"]
+                return int(state.get("ExitCode") or 0)
+        return otherwise
 
     def _running(self) -> list[Target]:
         from gemel.client.project.members import of_project
@@ -135,7 +148,7 @@ class _Foreground:
             except queue.Empty:
                 continue
             left.discard(ended.target.id)
-            code = self.session.decide(ended.code, ended.target.service, len(left))
+            code = self.session.decide(ended.code, len(left))
             if code is not None and (left or self.session.started.is_set()):
                 return code
         if self.session.problem is not None:

@@ -80,7 +80,19 @@ def ls(
         for id in dict.fromkeys(entry["Id"] for entry in found):
             output.say(id if no_trunc else text.short_id(id))
         return
-    output.emit(rows_of(found, time.time()), COLUMNS, form)
+    rows = rows_of(found, time.time())
+    if name:
+        rows = [row for row in rows if _is_named(row, name)]
+    output.emit(rows, COLUMNS, form)
+
+
+def _is_named(row: output.Row, pattern: str) -> bool:
+    """Whether a row is what NAME or NAME:TAG (with wildcards) means: an image has many names."""
+    from fnmatch import fnmatchcase
+
+    wanted = short_name(pattern)
+    repository = str(row["Repository"])
+    return fnmatchcase(repository, wanted) or fnmatchcase(f"{repository}:{row['Tag']}", wanted)
 
 
 def parse_filters(pairs: tuple[str, ...]) -> dict[str, list[str]]:

@@ -237,12 +237,8 @@ class Session:
         self.problem: Exception | None = None
         self.started = threading.Event()
 
-    def decide(self, code: int, service: str, left: int) -> int | None:
+    def decide(self, code: int, left: int) -> int | None:
         """The exit code if this end is the last thing to wait for, None to go on."""
-        if self.exit_from:
-            if service == self.exit_from:
-                return code
-            return None if self.abort != "exit" else code
         if self.abort == "exit" or (self.abort == "failure" and code):
             return code
         return 0 if left == 0 else None
