@@ -53,6 +53,7 @@ class Fake:
         self.program = program
         self.folder = folder
         self.log = folder / "log"
+        self.user = USER + secrets.randbelow(1 << 24)
         self.script = folder / "guest.py"
         self.script.write_bytes(Path(__file__).with_name("fakeguest.py").read_bytes())
 
@@ -60,8 +61,8 @@ class Fake:
         return [
             ("dir", str(self.folder)),
             ("log", str(self.log)),
-            ("uid", str(USER)),
-            ("gid", str(USER)),
+            ("uid", str(self.user)),
+            ("gid", str(self.user)),
             ("boot-ms", "3000"),
             ("config-ms", "3000"),
             ("stop-ms", "1000"),
@@ -102,8 +103,7 @@ class Fake:
         assert not [path.read_text() for path in self.folder.glob("sanitizer*")]
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes()
-                assert b"/guest.py" not in words or os.stat(f"/proc/{pid}").st_uid != USER
+                assert f"Uid:\t{self.user}\t" not in Path(f"/proc/{pid}/status").read_text()
 
 
 @pytest.fixture
