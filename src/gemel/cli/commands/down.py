@@ -58,6 +58,10 @@ def down(
         networks=not services,
         colour=output.colourful(2),
     )
+    if not services:
+        from gemel.client.project import placed
+
+        placed.remove(app.place, name)
     if not count:
         output.warn(f"nothing of {name} is there to remove")
 
