@@ -160,6 +160,11 @@ class Core:
         """Names of the containers made from an image."""
         return [c.name for c in self.containers.values() if c.image_id == image_id]
 
+    def told_name(self, id: str) -> str:
+        """What a person knows a container by: ``container shop-web-1``."""
+        one = self.containers.get(id)
+        return f"container {one.name}" if one else f"container {id[:12]}"
+
     # --- writing ------------------------------------------------------------------
 
     async def save(self, one: Container) -> None:

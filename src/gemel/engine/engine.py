@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 
 from gemel.engine.containers import Containers
 from gemel.engine.core import Core, Live
@@ -58,8 +57,8 @@ class Engine:
         }
         users: list[Core] = []
         images = ImageStore(paths, in_use=lambda id: users[0].users_of_image(id) if users else [])
-        allow = os.environ.get("GEMEL_ALLOW_PRIVATE", "") in ("1", "true")
-        core = Core(paths, images, NetworkManager(paths, allow_private=allow), runtimes)
+        net = NetworkManager(paths, describe=lambda id: users[0].told_name(id) if users else id[:12])
+        core = Core(paths, images, net, runtimes)
         users.append(core)
         engine = cls(core)
         await core.store.open()
