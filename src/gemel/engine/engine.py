@@ -57,7 +57,7 @@ class Engine:
         }
         users: list[Core] = []
         images = ImageStore(paths, in_use=lambda id: users[0].users_of_image(id) if users else [])
-        net = NetworkManager(paths, describe=lambda id: users[0].told_name(id) if users else id[:12])
+        net = NetworkManager(paths, describe=lambda id: users[0].told_name(id) if users else id)
         core = Core(paths, images, net, runtimes)
         users.append(core)
         engine = cls(core)
