@@ -10,13 +10,12 @@ import msgspec
 
 from gemel.engine import resolve, spec, volumes
 from gemel.engine.core import Core
+from gemel.engine.endpoints import endpoints
 from gemel.engine.facade import Json
-from gemel.engine.networks import default_network
-from gemel.engine.records import Container, EndpointRecord, MountPoint, now
-from gemel.errors import Conflict, GemelError, InvalidInput
-from gemel.model.docker import CreateRequest, EndpointSettings, HostConfig
+from gemel.engine.records import Container, MountPoint, now
+from gemel.errors import Conflict, InvalidInput
+from gemel.model.docker import CreateRequest, HostConfig
 from gemel.model.instance import RuntimeName
-from gemel.model.network import NetworkInfo
 
 _ADJECTIVES = (
     "able", "amber", "bold", "brave", "bright", "brisk", "calm", "clever", "cosy", "crisp",
@@ -145,76 +144,6 @@ async def _make_sources(core: Core, one: Container) -> list[volumes.Volume]:
                         f"cannot make the folder {source} to mount", details=str(error)
                     ) from error
     return made
-
-
-# --- networks ---------------------------------------------------------------------------
-
-
-async def endpoints(core: Core, one: Container) -> list[EndpointRecord]:
-    """The places on networks that the request names, with addresses. Raises NotFound, Conflict."""
-    host = one.request.host_config or HostConfig()
-    mode = host.network_mode
-    if mode in ("host", "none") or one.request.network_disabled:
-        return []
-    if mode.startswith("container:"):
-        core.container(mode.partition(":")[2])
-        return []
-    config = (
-        (one.request.networking_config.endpoints_config or {})
-        if (one.request.networking_config)
-        else {}
-    )
-    wanted: dict[str, EndpointSettings] = {}
-    if mode in ("", "default", "bridge"):
-        first = await default_network(core)
-    else:
-        first = core.network(mode)
-    wanted[first.id] = EndpointSettings()
-    for ref, settings in config.items():
-        network = first if ref in ("default", mode) else await _network(core, ref)
-        wanted[network.id] = settings or EndpointSettings()
-    order = sorted(wanted.items(), key=lambda kv: (-kv[1].gw_priority, kv[0] != first.id))
-    result: list[EndpointRecord] = []
-    for index, (network_id, settings) in enumerate(order):
-        result.append(place(core, one, core.networks[network_id], settings, index))
-    return result
-
-
-async def _network(core: Core, ref: str) -> NetworkInfo:
-    return await default_network(core) if ref == "bridge" else core.network(ref)
-
-
-def place(
-    core: Core, one: Container, network: NetworkInfo, settings: EndpointSettings, index: int
-) -> EndpointRecord:
-    """An address on a network for a container. Raises Conflict, InvalidInput."""
-    used = {
-        end.address
-        for other in core.containers.values()
-        for end in other.endpoints
-        if end.network_id == network.id
-    }
-    used |= set(network.aux.values())
-    used |= {address for net, address in core.promised if net == network.id}
-    asked = settings.ipam_config.ipv4_address if settings.ipam_config else ""
-    try:
-        address = core.net.allocate_address(network, used, asked)
-    except GemelError:
-        if asked and asked in used:
-            raise Conflict(
-                f"Address already in use: {asked}", details=f"on network {network.name}"
-            ) from None
-        raise
-    core.promised.add((network.id, address))
-    return EndpointRecord(
-        network_id=network.id,
-        network_name=network.name,
-        settings=settings,
-        endpoint_id=secrets.token_hex(32),
-        address=address,
-        mac=settings.mac_address or one.request.mac_address or core.net.mac_for(address),
-        index=index,
-    )
 
 
 # --- update ----------------------------------------------------------------------------

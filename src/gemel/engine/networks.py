@@ -3,67 +3,18 @@
 from __future__ import annotations
 
 import re
-import secrets
 
 from gemel.engine import filters, spec
 from gemel.engine.core import Core
+from gemel.engine.endpoints import DEFAULT, default_network, make, place
 from gemel.engine.facade import Filters, Json, Jsons
-from gemel.engine.records import Container, now
+from gemel.engine.records import Container
 from gemel.errors import Conflict, InvalidInput, NotFound, Unsupported
 from gemel.model.docker import EndpointSettings, NetworkCreate
 from gemel.model.network import NetworkInfo
 
-DEFAULT = "bridge"
 PREDEFINED = ("host", "none")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
-
-
-async def default_network(core: Core) -> NetworkInfo:
-    """The network of containers that name none; made at its first use."""
-    for network in core.networks.values():
-        if network.name == DEFAULT:
-            return network
-    return await _make(core, NetworkCreate(name=DEFAULT))
-
-
-async def _make(core: Core, request: NetworkCreate) -> NetworkInfo:
-    pools = (request.ipam.config if request.ipam else None) or []
-    pool = pools[0] if pools else None
-    if pool and pool.subnet:
-        subnet, gateway = core.net.check_subnet(
-            pool.subnet, pool.gateway, pool.ip_range, list(core.networks.values())
-        )
-    else:
-        subnet, gateway = core.net.allocate_subnet(list(core.networks.values()))
-    id = secrets.token_hex(32)
-    options = request.options or {}
-    mtu = options.get("com.docker.network.driver.mtu", "1500")
-    if not mtu.isdigit() or not 576 <= int(mtu) <= 65535:
-        raise InvalidInput(f"invalid MTU: {mtu}")
-    info = NetworkInfo(
-        id=id,
-        name=request.name,
-        bridge=core.net.bridge_name(id),
-        subnet=subnet,
-        gateway=gateway,
-        ip_range=(pool.ip_range if pool else "") or "",
-        internal=request.internal,
-        attachable=request.attachable,
-        mtu=int(mtu),
-        labels=request.labels or {},
-        options=options,
-        aux=(pool.auxiliary_addresses if pool else None) or {},
-        created=now(),
-    )
-    core.networks[id] = info  # its range is taken from here on
-    try:
-        await core.net.create_network(info)
-        await core.store.put("network", id, info)
-    except BaseException:
-        core.networks.pop(id, None)
-        raise
-    core.events.emit("network", "create", id, {"name": info.name, "type": "bridge"})
-    return info
 
 
 Names = list[str]
@@ -185,7 +136,7 @@ class Networks:
         taken = {n.name for n in self.core.networks.values()} | {DEFAULT, *PREDEFINED}
         if request.name in taken:
             raise Conflict(f"network with name {request.name} already exists")
-        info = await _make(self.core, request)
+        info = await make(self.core, request)
         return {"Id": info.id, "Warning": ""}
 
     async def remove(self, ref: str) -> None:
@@ -213,8 +164,6 @@ class Networks:
 
     async def connect(self, ref: str, container: str, settings: EndpointSettings) -> None:
         """Puts a container on one more network, also while it runs."""
-        from gemel.engine.creation import place
-
         core = self.core
         network = await self._find(ref)
         one = core.container(container)
