@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +13,7 @@ from gemel.client.engine import Client, Place
 from gemel.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from gemel.client.project.source import Project
+    from gemel.client.project.source import Loaded, Project
 
 #: Names of a Compose file, in the order in which they are looked for.
 FILE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -47,7 +47,7 @@ class App:
         self.progress = progress
         self.parallel = parallel if parallel > 0 else 16
         self._client: Client | None = None
-        self._project: Project | None = None
+        self._loaded: Loaded | None = None
 
     @property
     def client(self) -> Client:
@@ -94,11 +94,27 @@ class App:
 
     def project(self) -> Project:
         """The project of the Compose file, read once. Raises InvalidInput with file and line."""
-        if self._project is None:
-            from gemel.client.project.source import load
+        return self._load().project
 
-            self._project = load(self)
-        return self._project
+    def _load(self) -> Loaded:
+        if self._loaded is None:
+            from gemel.client.project.source import load_all
+
+            self._loaded = load_all(self)
+        return self._loaded
+
+    def lint(self, project: Project, services: Collection[str]) -> None:
+        """Tells what of these services is not carried out, before anything is started.
+
+        Raises InvalidInput, with every place, if something is refused.
+        """
+        from gemel.cli import output
+        from gemel.compose import lint
+
+        findings = lint.lint(project, self._load().origins, list(services))
+        lint.refuse(findings)
+        for finding in findings:
+            output.warn(finding.render())
 
 
 def no_file() -> InvalidInput:

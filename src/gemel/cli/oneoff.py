@@ -36,6 +36,7 @@ def run_service(app: App, name: str, argv: tuple[str, ...], given: dict[str, Any
     project = app.project().enabling([name])
     if given["runtime"]:
         project = project.with_runtimes({name: given["runtime"]})
+    app.lint(project, [name] if given["no_deps"] else project.with_dependencies([name]))
     image_id = _prepare(app, project, name, given)
     tty = not given["no_tty"] and not given["detach"] and _has_terminal()
     body, container_name = _request(app, project, name, argv, given, tty, image_id)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from gemel.cli import output
 from gemel.cli.app import App, command, pass_app
 from gemel.cli.complete import SERVICES
 from gemel.errors import Failed
+
+if TYPE_CHECKING:
+    from gemel.client.project.source import Loaded, Project
 
 
 @command()
@@ -20,6 +25,7 @@ from gemel.errors import Failed
 @click.option("--images", is_flag=True, help="Names of images.")
 @click.option("--profiles", is_flag=True, help="Names of profiles.")
 @click.option("--environment", is_flag=True, help="Variables used to fill in the file.")
+@click.option("--lint", "linting", is_flag=True, help="Tell what is ignored or refused.")
 @click.option("--hash", "hashes", default="", metavar="SERVICE|*", help="Hash of a service.")
 @click.option("--no-interpolate", is_flag=True, help="Leave variables as they are.")
 @click.option("--no-env-resolution", is_flag=True, help="Leave env files out.")
@@ -37,6 +43,7 @@ def config(
     images: bool,
     profiles: bool,
     environment: bool,
+    linting: bool,
     hashes: str,
     no_interpolate: bool,
     no_env_resolution: bool,
@@ -44,15 +51,18 @@ def config(
     path: str,
 ) -> None:
     """Check the Compose file and show it resolved, in Compose's canonical form."""
-    from gemel.client.project.source import load
+    from gemel.client.project.source import load_all
     from gemel.compose import render
 
-    project = load(
+    loaded = load_all(
         app,
         interpolate=not no_interpolate,
         check=not no_consistency,
         resolve_env=not no_env_resolution,
-    ).enabling(services)
+    )
+    project = loaded.project.enabling(services)
+    if linting:
+        return _lint(project, loaded, services)
     if quiet:
         return
     if hashes:
@@ -77,6 +87,22 @@ def config(
             _rendered(project, services, form == "json", escape=not no_interpolate).rstrip("\n")
         ]
     _print("".join(f"{line}\n" for line in lines), path)
+
+
+def _lint(project: Project, loaded: Loaded, services: tuple[str, ...]) -> None:
+    """Prints what is ignored or refused. Raises Failed if anything is refused."""
+    from gemel.compose import lint
+    from gemel.compose.support import Level
+
+    findings = lint.lint(project, loaded.origins, services)
+    for finding in findings:
+        output.say(finding.render())
+    refused = sum(finding.level is Level.REFUSED for finding in findings)
+    if refused:
+        raise Failed(
+            f"`gemel up` would refuse this file: {refused} of its attributes cannot be carried out",
+            resolution="remove them, or choose the other runtime for the service",
+        )
 
 
 def _rendered(project: object, services: tuple[str, ...], as_json: bool, *, escape: bool) -> str:

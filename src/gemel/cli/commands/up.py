@@ -12,7 +12,7 @@ from gemel.cli.app import App, command, pass_app
 from gemel.cli.complete import SERVICES
 from gemel.client.project.source import Project
 from gemel.client.project.up import Style, Up
-from gemel.compose.plan import ALWAYS, MISSING, NEVER, UpOptions
+from gemel.compose.plan import ALWAYS, MISSING, NEVER, UpOptions, targets
 from gemel.errors import InvalidInput
 
 _SHARED: list[Callable[[Any], Any]] = [
@@ -130,13 +130,9 @@ def up(app: App, services: tuple[str, ...], **given: Any) -> int:
     project = changed(app.project(), services, given)
     if given["exit_code_from"]:
         project.service(given["exit_code_from"])
-    work = Up(
-        app.client,
-        project,
-        options_of(services, given, start=not given["no_start"]),
-        style_of(app),
-        keep=given["keep"],
-    )
+    options = options_of(services, given, start=not given["no_start"])
+    app.lint(project, targets(project, options))
+    work = Up(app.client, project, options, style_of(app), keep=given["keep"])
     if given["dry_run"]:
         for line in work.dry_run():
             output.say(line)
@@ -158,8 +154,9 @@ def up(app: App, services: tuple[str, ...], **given: Any) -> int:
 def create(app: App, services: tuple[str, ...], **given: Any) -> int:
     """Create the application's networks, volumes and containers, without starting them."""
     project = changed(app.project(), services, given)
-    work = Up(app.client, project, options_of(services, given, start=False), style_of(app),
-              keep=given["keep"])  # fmt: skip
+    options = options_of(services, given, start=False)
+    app.lint(project, targets(project, options))
+    work = Up(app.client, project, options, style_of(app), keep=given["keep"])
     if given["dry_run"]:
         for line in work.dry_run():
             output.say(line)
@@ -181,5 +178,6 @@ def scale(app: App, counts: tuple[str, ...], no_deps: bool) -> None:
         wanted[name] = int(count)
     project = app.project().enabling(tuple(wanted)).with_scale(wanted)
     options = UpOptions(services=tuple(wanted), no_deps=no_deps)
+    app.lint(project, targets(project, options))
     work = Up(app.client, project, options, style_of(app))
     work.detached(work.prepare())

@@ -10,11 +10,12 @@ from typing import Protocol
 from gemel.client.engine import Client
 from gemel.client.project import images
 from gemel.compose import load as load_files
+from gemel.compose.loader import Loaded
 from gemel.compose.observed import Observed, observe, project_from
 from gemel.compose.project import Project, Service
 from gemel.compose.requests import PREFIX
 
-__all__ = ["Project", "Service", "from_engine", "load", "look"]
+__all__ = ["Loaded", "Project", "Service", "from_engine", "load", "load_all", "look"]
 
 
 class Options(Protocol):
@@ -34,7 +35,18 @@ def load(
     check: bool = True,
     resolve_env: bool = True,
 ) -> Project:
-    """Reads the files; warnings go to standard error.
+    """The project of ``load_all``."""
+    return load_all(options, interpolate=interpolate, check=check, resolve_env=resolve_env).project
+
+
+def load_all(
+    options: Options,
+    *,
+    interpolate: bool = True,
+    check: bool = True,
+    resolve_env: bool = True,
+) -> Loaded:
+    """Reads the files; warnings go to standard error. Where everything stands comes with it.
 
     Raises InvalidInput with file, line and column of every error, NotFound without a file.
     """
@@ -52,7 +64,7 @@ def load(
     )
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return loaded.project
+    return loaded
 
 
 def look(client: Client, name: str, refs: Collection[str] = (), parallel: int = 16) -> Observed:
