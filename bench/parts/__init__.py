@@ -1,0 +1,22 @@
+"""The parts of a run, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bench.measure import Case
+from bench.parts import api, cli, compose, idle, images, project, vm
+from bench.peers import Field
+
+#: Measures: the engines, the most rounds of each case, the seconds that it may take.
+Part = Callable[[Field, int, float], list[Case]]
+
+PARTS: Mapping[str, Part] = {
+    "api": api.run,
+    "cli": cli.run,
+    "compose": compose.run,
+    "vm": vm.run,
+    "project": project.run,
+    "images": images.run,
+    "idle": idle.run,
+}

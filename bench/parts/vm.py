@@ -1,0 +1,54 @@
+"""From the API's create to the first HTTP answer: a cold micro VM, and containers beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.measure import Aim, Case, Once, in_turns, timed
+from bench.peers import IMAGE, Field, Peer
+from bench.wire import first_answer
+from gemel.host import namespaces
+
+_SERVER = ["sh", "-c", "echo hello >/tmp/index.html; exec httpd -f -p 80 -h /tmp"]
+#: Seconds for a boot that goes badly.
+_DEADLINE = 60.0
+
+
+def _address(state: dict[str, Any]) -> str:
+    (network,) = state["NetworkSettings"]["Networks"].values()
+    return str(network["IPAddress"])
+
+
+def _once(peer: Peer, runtime: str) -> Once:
+    host = {"Runtime": runtime} if runtime else {}
+    body = {"Image": IMAGE, "Cmd": _SERVER, "HostConfig": host}
+
+    def measure() -> float:
+        made: list[str] = []
+
+        def work() -> None:
+            made.append(peer.api.call("POST", "/containers/create", body)["Id"])
+            peer.api.call("POST", f"/containers/{made[0]}/start")
+            address = _address(peer.api.call("GET", f"/containers/{made[0]}/json"))
+            namespaces.inside(peer.netns, lambda: first_answer(address, 80, _DEADLINE))
+
+        try:
+            return timed(work)
+        finally:
+            for id in made:
+                peer.api.call("DELETE", f"/containers/{id}?force=1")
+
+    return measure
+
+
+def run(field: Field, rounds: int, seconds: float) -> list[Case]:
+    """The same image and command in each."""
+    gemel, docker = field.gemel(), field.dockerd()
+    calls: dict[str, Once] = {
+        "gemel micro VM": _once(gemel, "microvm"),
+        "gemel container": _once(gemel, ""),
+    }
+    if docker is not None:
+        calls["dockerd container"] = _once(docker, "")
+    case = Case("vm", "create to first HTTP answer", aims=[Aim(2.5, of="gemel micro VM")])
+    return [in_turns(case, calls, min(rounds, 7), seconds)]
