@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+import resource
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -219,7 +220,7 @@ class Builder:
         files.write(work / "registries.conf", _registries(bases))
         with skopeo.authfile(work, auths) as secret:
             arguments = ["bud", "--isolation", "chroot", "--format", "docker", "--layers"]
-            arguments += ["--rm", "--force-rm"]
+            arguments += ["--rm", "--force-rm", *_own_limits()]
             arguments += ["--identity-label=false", "--iidfile", str(work / "id"), "--retry", "1"]
             arguments += ["--authfile", secret, "-f", str(work / "Dockerfile")]
             if (work / "ignore").exists():
@@ -274,6 +275,23 @@ def _registries(bases: list[Reference]) -> str:
     for domain in sorted({name.domain for name in bases if name.is_loopback}):
         plain += f'\n[[registry]]\nlocation = "{domain}"\ninsecure = true\n'
     return plain + "\n"
+
+
+def _own_limits() -> list[str]:
+    """The engine's own limits for a build's programs.
+
+    buildah would raise them to containers.conf's, which an engine without
+    CAP_SYS_RESOURCE may not.
+    """
+    files_, processes = (
+        resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
+    )
+    result = []
+    for name, hard in (("nofile", files_), ("nproc", processes)):
+        value = -1 if hard == resource.RLIM_INFINITY else hard
+        if value >= 0:
+            result += ["--ulimit", f"{name}={value}:{value}"]
+    return result
 
 
 def _explain(error: Failed, tail: list[str], bases: list[Reference]) -> GemelError:
