@@ -86,14 +86,20 @@ class EngineProcess:
         raise AssertionError(f"the engine did not start:\n{self.log.read_text()[-4000:]}")
 
     def call(
-        self, method: str, path: str, body: Any = None, timeout: float = 120
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        timeout: float = 120,
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """One request to the API: status and decoded answer."""
         connection = _Connection(self.paths.socket, timeout)
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        headers = {} if body is None else {"Content-Type": "application/json"}
-        if isinstance(body, bytes):
-            headers = {"Content-Type": "application/x-tar"}
+        headers = dict(headers or {})
+        if body is not None:
+            kind = "application/x-tar" if isinstance(body, bytes) else "application/json"
+            headers.setdefault("Content-Type", kind)
         try:
             connection.request(method, path, data, headers)
             answer = connection.getresponse()
@@ -105,9 +111,16 @@ class EngineProcess:
         except ValueError:
             return answer.status, raw
 
-    def ok(self, method: str, path: str, body: Any = None, timeout: float = 120) -> Any:
+    def ok(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        timeout: float = 120,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
         """The same; anything but success fails the test."""
-        status, answer = self.call(method, path, body, timeout)
+        status, answer = self.call(method, path, body, timeout, headers)
         assert status < 400, f"{method} {path}: {status} {answer}"
         return answer
 

@@ -8,6 +8,7 @@
     ├── Unsupported       gemel does not do this, or not here         (HTTP 501)
     ├── Unavailable       a needed tool, engine or resource is away   (HTTP 503)
     └── Failed            a program or the kernel refused             (HTTP 500)
+        ├── Unauthorized        a registry refused the credentials (HTTP 401)
         ├── CommandNotFound     the program is not in the image; exit code 127
         └── CommandNotRunnable  it is there and cannot be run; exit code 126
 
@@ -60,6 +61,10 @@ class Unavailable(GemelError):
 
 class Failed(GemelError):
     """A program or the kernel refused."""
+
+
+class Unauthorized(Failed):
+    """A registry refused the credentials."""
 
 
 class CommandNotFound(Failed):

@@ -9,10 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from gemel.api.call import Call
-from gemel.api.optional import offered
 from gemel.api.respond import JSON, empty, json_line, json_response
 from gemel.api.routing import Router
-from gemel.engine.facade import Json
+from gemel.engine.facade import CommitRequest, Json
 from gemel.errors import GemelError, InvalidInput, NotFound
 from gemel.model.docker import CreateRequest
 
@@ -213,12 +212,12 @@ async def prune(call: Call) -> web.StreamResponse:
 
 async def changes(call: Call) -> web.StreamResponse:
     """GET /containers/{id}/changes"""
-    return json_response(await offered(call.engine.containers, "changes")(call.args["id"]))
+    return json_response(await call.engine.containers.changes(call.args["id"]))
 
 
 async def export(call: Call) -> web.StreamResponse:
     """GET /containers/{id}/export"""
-    tar = await offered(call.engine.containers, "export")(call.args["id"])
+    tar = await call.engine.containers.export(call.args["id"])
     return await call.send_bytes(tar, "application/octet-stream")
 
 
@@ -229,8 +228,7 @@ async def commit(call: Call) -> web.StreamResponse:
     ref = query.text("container")
     if not ref:
         raise InvalidInput("the parameter container is missing")
-    made = await offered(call.engine.containers, "commit")(
-        ref,
+    wanted = CommitRequest(
         repo=query.text("repo"),
         tag=query.text("tag"),
         comment=query.text("comment"),
@@ -239,6 +237,7 @@ async def commit(call: Call) -> web.StreamResponse:
         changes=query.texts("changes"),
         config=config,
     )
+    made = await call.engine.containers.commit(ref, wanted)
     return json_response(made, status=201)
 
 

@@ -11,6 +11,7 @@ from gemel.api.respond import json_response
 _STATUS: tuple[tuple[type[errors.GemelError], int], ...] = (
     (errors.CommandNotFound, 400),
     (errors.CommandNotRunnable, 400),
+    (errors.Unauthorized, 401),
     (errors.InvalidInput, 400),
     (errors.NotFound, 404),
     (errors.Conflict, 409),

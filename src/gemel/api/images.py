@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from aiohttp import web
 
 from gemel.api.call import Call
 from gemel.api.decompress import decompressed
-from gemel.api.optional import offered
 from gemel.api.respond import TAR, close_iterator, empty, json_response
 from gemel.api.routing import Router
 from gemel.errors import InvalidInput, Unsupported
@@ -145,11 +143,7 @@ async def build(call: Call) -> web.StreamResponse:
 
 async def build_prune(call: Call) -> web.StreamResponse:
     """POST /build/prune"""
-    method = getattr(call.engine.images, "prune_build_cache", None)
-    done: Any = {"CachesDeleted": None, "SpaceReclaimed": 0}
-    if method is not None:
-        done = await method(call.query.filters())
-    return json_response(done)
+    return json_response(await call.engine.images.prune_build_cache(call.query.filters()))
 
 
 async def build_cancel(call: Call) -> web.StreamResponse:
@@ -161,8 +155,8 @@ async def build_cancel(call: Call) -> web.StreamResponse:
 
 async def distribution(call: Call) -> web.StreamResponse:
     """GET /distribution/{name}/json"""
-    method = offered(call.engine.images, "distribution")
-    return json_response(await method(call.args["name"], call.header_json(_AUTH)))
+    found = await call.engine.images.distribution(call.args["name"], call.header_json(_AUTH))
+    return json_response(found)
 
 
 def add_routes(router: Router) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from aiohttp import web
 
 from gemel.api.call import Call, Handler
-from gemel.api.optional import offered
 from gemel.api.respond import JSON, close_iterator, empty, json_line, json_response
 from gemel.api.routing import MAX_VERSION_TEXT, MIN_VERSION_TEXT, Router
 from gemel.errors import InvalidInput, NotFound, Unavailable, Unsupported
@@ -87,7 +86,7 @@ async def events(call: Call) -> web.StreamResponse:
 async def auth(call: Call) -> web.StreamResponse:
     """POST /auth"""
     credentials = await call.decode_object()
-    return json_response(await offered(call.engine.system, "auth")(credentials))
+    return json_response(await call.engine.system.auth(credentials))
 
 
 async def not_a_manager(call: Call) -> web.StreamResponse:

@@ -7,12 +7,13 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable
 
-from gemel.engine import attaching, creation, filters, inspect, resolve, spec, stats
+from gemel.engine import attaching, committing, creation, filters, inspect, resolve, spec, stats
 from gemel.engine.core import Core, Live
-from gemel.engine.facade import Attached, Filters, Json, Jsons, LogQuery
+from gemel.engine.facade import Attached, CommitRequest, Filters, Json, Jsons, LogQuery
 from gemel.engine.lifecycle import Lifecycle
 from gemel.engine.records import Container, parse_stamp
 from gemel.errors import Conflict, GemelError, InvalidInput
+from gemel.host.files import disk_use
 from gemel.model.docker import CreateRequest, HostConfig
 from gemel.model.instance import InstanceSpec
 from gemel.runtime.base import PathStat
@@ -78,15 +79,18 @@ class Containers:
             if any(born >= b for b in before) or any(born <= s for s in since):
                 continue
             if filters.container(one, wanted, ancestors):
-                result.append(inspect.summary(core, one))
-        return result[:limit] if limit > 0 else result
+                result.append(one)
+        shown = result[:limit] if limit > 0 else result
+        if size:
+            return [inspect.summary(core, one) | await sizes(core, one) for one in shown]
+        return [inspect.summary(core, one) for one in shown]
 
     async def inspect(self, ref: str, size: bool = False) -> Json:
         """GET /containers/ID/json."""
         one = self.core.container(ref)
         shown = inspect.full(self.core, one)
         if size:
-            shown |= {"SizeRw": 0, "SizeRootFs": self.core.images.find(one.image_id).size}
+            shown |= await sizes(self.core, one)
         return shown
 
     async def start(self, ref: str) -> None:
@@ -249,11 +253,52 @@ class Containers:
         full = await self._files_spec(one)
         return await self.core.runtime(one).stat_path(full, path, one.state.running)
 
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        """docker export: the whole root as a tar. Raises NotFound."""
+        one = self.core.container(ref)
+        full = await self._files_spec(one)
+        self.core.emit(one, "export")
+        return self.core.runtime(one).read_root(full, one.state.running)
+
+    async def changes(self, ref: str) -> Jsons | None:
+        """docker diff. Raises NotFound."""
+        one = self.core.container(ref)
+        full = await self._files_spec(one)
+        tar = self.core.runtime(one).read_changes(full, one.state.running)
+        return await committing.changes(tar, full) or None
+
+    async def commit(self, ref: str, wanted: CommitRequest) -> Json:
+        """docker commit. Raises NotFound, InvalidInput."""
+        one = self.core.container(ref)
+        full = await self._files_spec(one)
+        runtime = self.core.runtime(one)
+        # where the kernel is not shared, the instance itself hands its files out
+        pause = wanted.pause and one.state.status == "running"
+        pause = pause and runtime.capabilities.pause and runtime.capabilities.shares_kernel
+        if pause:
+            await self.lifecycle.pause(one)
+        try:
+            tar = runtime.read_changes(full, one.state.running)
+            image = await committing.commit(self.core, one, tar, wanted)
+        finally:
+            if pause:
+                with contextlib.suppress(GemelError):
+                    await self.lifecycle.unpause(one)
+        self.core.emit(one, "commit", comment=wanted.comment, imageID=image, imageRef=wanted.ref)
+        return {"Id": image}
+
     def _running(self, ref: str) -> Container:
         one = self.core.container(ref)
         if not one.state.running:
             raise Conflict(f"Container {one.id} is not running")
         return one
+
+
+async def sizes(core: Core, one: Container) -> Json:
+    """Bytes of the writable layer, and of it with the image."""
+    written = await asyncio.to_thread(disk_use, str(core.paths.layer(one.id)))
+    image = core.images.get(one.image_id)
+    return {"SizeRw": written, "SizeRootFs": written + (image.size if image else 0)}
 
 
 def _waited(one: Container) -> Json:

@@ -45,6 +45,23 @@ class Attached(NamedTuple):
     history: AsyncIterator[tuple[int, bytes]] | None
 
 
+class CommitRequest(NamedTuple):
+    """What POST /commit is asked for. config: fields of ContainerConfig that replace it."""
+
+    repo: str = ""
+    tag: str = ""
+    comment: str = ""
+    author: str = ""
+    pause: bool = True
+    changes: Sequence[str] = ()
+    config: Json = {}
+
+    @property
+    def ref(self) -> str:
+        """The name as a person writes it."""
+        return f"{self.repo}:{self.tag or 'latest'}" if self.repo else ""
+
+
 class Containers(Protocol):
     """Instances of either runtime; Docker calls them containers."""
 
@@ -88,6 +105,13 @@ class Containers(Protocol):
     async def read_archive(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]: ...
     async def write_archive(self, ref: str, path: str, tar: AsyncIterator[bytes]) -> None: ...
     async def stat_path(self, ref: str, path: str) -> PathStat: ...
+    async def export(self, ref: str) -> AsyncIterator[bytes]: ...
+
+    async def changes(self, ref: str) -> Jsons | None:
+        """``{"Path": "/etc", "Kind": 0}``: 0 changed, 1 added, 2 deleted; None without any."""
+        ...
+
+    async def commit(self, ref: str, wanted: CommitRequest) -> Json: ...
 
 
 class Execs(Protocol):
@@ -133,6 +157,12 @@ class Images(Protocol):
         """A base image from Debian's packages, no registry needed."""
         ...
 
+    async def distribution(self, ref: str, auth: Json | None) -> Json:
+        """What a registry has under a name: Descriptor and Platforms."""
+        ...
+
+    async def prune_build_cache(self, filters: Filters) -> Json: ...
+
     def import_tar(
         self, tar: AsyncIterator[bytes], repo: str, tag: str, message: str, changes: Sequence[str]
     ) -> AsyncIterator[Json]: ...
@@ -162,6 +192,10 @@ class System(Protocol):
     async def df(self) -> Json: ...
     async def events(self, since: int, until: int, filters: Filters) -> AsyncIterator[Json]:
         """Registers now; times in nanoseconds, 0 for none. Ends at ``until``, else never."""
+        ...
+
+    async def auth(self, credentials: Json) -> Json:
+        """Tries credentials at a registry (docker login). Raises Unauthorized, Unavailable."""
         ...
 
     async def doctor(self) -> Jsons:

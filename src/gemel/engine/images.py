@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 import msgspec
 
@@ -10,6 +11,7 @@ from gemel.engine import filters
 from gemel.engine.core import Core
 from gemel.engine.facade import Filters, Json, Jsons
 from gemel.engine.records import parse_stamp
+from gemel.errors import GemelError
 from gemel.image.reference import familiar
 from gemel.model.image import Image
 
@@ -153,10 +155,22 @@ class Images:
 
     def load(self, tar: AsyncIterator[bytes]) -> AsyncIterator[Json]:
         """POST /images/load."""
-        return self.store.load(tar)
+        return self._loaded(tar)
+
+    async def _loaded(self, tar: AsyncIterator[bytes]) -> AsyncIterator[Json]:
+        async with contextlib.aclosing(_closable(self.store.load(tar))) as messages:
+            async for message in messages:
+                yield message
+                text = str(message.get("stream", ""))
+                if text.startswith("Loaded image"):
+                    ref = text.partition(": ")[2].strip()
+                    self.core.events.emit("image", "load", self.store.find(ref).id, {"name": ref})
 
     def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
         """GET /images/get."""
+        for ref in refs:
+            with contextlib.suppress(GemelError):
+                self.core.events.emit("image", "save", self.store.find(ref).id, {"name": ref})
         return self.store.save(refs)
 
     def build(
@@ -169,6 +183,14 @@ class Images:
         """See facade.Images."""
         return self.store.bootstrap(ref, suite, packages)
 
+    async def distribution(self, ref: str, auth: Json | None) -> Json:
+        """GET /distribution/NAME/json."""
+        return await self.store.distribution(ref, auth)
+
+    async def prune_build_cache(self, wanted: Filters) -> Json:
+        """POST /build/prune: the cache goes as a whole."""
+        return {"CachesDeleted": None, "SpaceReclaimed": await self.store.prune_builds()}
+
     def import_tar(
         self,
         tar: AsyncIterator[bytes],
@@ -178,12 +200,30 @@ class Images:
         changes: Sequence[str],
     ) -> AsyncIterator[Json]:
         """POST /images/create?fromSrc=-."""
-        return self.store.import_tar(tar, repo, tag, message, changes)
+        return self._imported(tar, repo, tag, message, changes)
+
+    async def _imported(
+        self, tar: AsyncIterator[bytes], repo: str, tag: str, message: str, changes: Sequence[str]
+    ) -> AsyncIterator[Json]:
+        last = ""
+        source = self.store.import_tar(tar, repo, tag, message, changes)
+        async with contextlib.aclosing(_closable(source)) as messages:
+            async for one in messages:
+                last = str(one.get("status", ""))
+                yield one
+        self.core.events.emit("image", "import", last, {"name": f"{repo}:{tag}" if repo else ""})
+
+
+def _closable(source: AsyncIterator[Json]) -> AsyncGenerator[Json, None]:
+    assert isinstance(source, AsyncGenerator)
+    return source
 
 
 async def _with_event(
     core: Core, action: str, ref: str, source: AsyncIterator[Json]
 ) -> AsyncIterator[Json]:
-    async for message in source:
-        yield message
-    core.events.emit("image", action, ref, {"name": ref})
+    async with contextlib.aclosing(_closable(source)) as messages:
+        async for message in messages:
+            yield message
+    name = familiar(ref) if action == "pull" else ref
+    core.events.emit("image", action, name, {"name": name.partition("@")[0].rpartition(":")[0]})

@@ -95,9 +95,13 @@ class Builder:
         """Removes the cache of layers, unless a build goes on; bytes freed."""
         if self._active or not self._storage.exists():
             return 0
-        size = await threads.call(_size, self._storage)
+        size = await self.size()
         await threads.call(files.remove, self._storage)
         return size
+
+    async def size(self) -> int:
+        """Bytes that the cache of layers takes on the disk."""
+        return await threads.call(files.disk_use, str(self._storage))
 
     async def tidy(self) -> None:
         """Removes the working containers of builds that were killed. Never raises."""
@@ -331,17 +335,3 @@ def _holds(path: Path) -> bool:
         return bool(json.loads(path.read_bytes()))
     except (OSError, ValueError):
         return False
-
-
-def _size(folder: Path) -> int:
-    """Bytes that a folder takes on the disk."""
-    seen: set[int] = set()
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                facts = os.lstat(os.path.join(root, name))
-                if facts.st_ino not in seen:
-                    seen.add(facts.st_ino)
-                    total += facts.st_blocks * 512
-    return total

@@ -40,6 +40,13 @@ class Removed(NamedTuple):
     size: int
 
 
+class LayerSizes(NamedTuple):
+    """See ``Core.layer_sizes``. shared: by image id."""
+
+    total: int
+    shared: dict[str, int]
+
+
 def no_use(_: str) -> list[str]:
     return []
 
@@ -149,6 +156,22 @@ class Core:
         if record.id not in self._configs:
             self._configs[record.id] = manifests.read_config(self.blobs.read(record.id))
         return make_image(record, self._configs[record.id], self._index.tags_of(record.id))
+
+    def layer_sizes(self) -> LayerSizes:
+        """Bytes of all layers, each counted once, and of each image's that others have too."""
+        sizes: dict[str, int] = {}
+        users: dict[str, int] = {}
+        of: dict[str, tuple[str, ...]] = {}
+        for image in self.images():
+            of[image.id] = image.diff_ids
+            sizes.update(zip(image.diff_ids, self.record(image).sizes, strict=False))
+            for layer in set(image.diff_ids):
+                users[layer] = users.get(layer, 0) + 1
+        shared = {
+            id: sum(sizes.get(layer, 0) for layer in set(layers) if users[layer] > 1)
+            for id, layers in of.items()
+        }
+        return LayerSizes(sum(sizes.values()), shared)
 
     # -- file systems -----------------------------------------------------
 

@@ -19,6 +19,7 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 OCI = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
@@ -171,3 +172,41 @@ def new_config(
         },
         order="deterministic",
     )
+
+
+def extended(manifest: bytes, config: tuple[str, int], layer: tuple[str, int]) -> bytes:
+    """A manifest with another config and one layer more, uncompressed (digest, bytes)."""
+    parsed = read(manifest)
+    oci = parsed.type == OCI
+    kinds = (OCI_CONFIG, OCI_LAYER) if oci else (DOCKER_CONFIG, DOCKER_LAYER)
+    return msgspec.json.encode(
+        Manifest(
+            schema_version=2,
+            media_type=parsed.type,
+            config=Descriptor(kinds[0], *config),
+            layers=[*(parsed.layers or []), Descriptor(kinds[1], *layer)],
+        )
+    )
+
+
+def extended_config(
+    raw: bytes, *, diff_id: str, config: dict[str, Any], author: str, line: dict[str, str]
+) -> bytes:
+    """An image's config with one layer more and its line of history. Raises InvalidInput."""
+    read_config(raw)
+    old: dict[str, Any] = msgspec.json.decode(raw)
+    rootfs = old.get("rootfs") or {}
+    diff_ids = [*(rootfs.get("diff_ids") or []), diff_id]
+    for stale in ("container", "container_config", "parent", "id"):
+        old.pop(stale, None)
+    new = {
+        **old,
+        "created": line["created"],
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": [*(old.get("history") or []), {k: v for k, v in line.items() if v}],
+    }
+    new["comment"] = line["comment"]
+    if author:
+        new["author"] = author
+    return msgspec.json.encode(new, order="deterministic")

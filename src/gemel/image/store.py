@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gemel.errors import InvalidInput
 from gemel.host import files
@@ -17,8 +17,22 @@ from gemel.image.core import Core, named, no_use
 from gemel.image.incoming import inflate
 from gemel.image.progress import Emit, Json, stream
 from gemel.image.tarfmt import Limits
-from gemel.image.transfer import Auth, pull, push
+from gemel.image.transfer import Auth, distribution, pull, push
+from gemel.model.image import Image
 from gemel.model.paths import Paths
+
+
+class LayerOf(NamedTuple):
+    """A further layer for an image, and what the new image says of itself."""
+
+    tar: AsyncIterator[bytes]
+    config: dict[str, Any]
+    repo: str = ""
+    tag: str = ""
+    comment: str = ""
+    author: str = ""
+    created_by: str = ""
+    changes: Sequence[str] = ()
 
 
 class ImageStore(Core):
@@ -102,6 +116,14 @@ class ImageStore(Core):
         """Removes the cache of built layers, unless a build goes on; bytes freed."""
         return await self._builder.prune()
 
+    async def build_cache(self) -> int:
+        """Bytes that the cache of built layers takes."""
+        return await self._builder.size()
+
+    async def distribution(self, ref: str, auth: Auth = None) -> dict[str, Any]:
+        """What a registry has under a name. Raises NotFound, Unavailable, Failed."""
+        return await distribution(self, ref, auth)
+
     def pull(self, ref: str, auth: Auth = None, platform: str = "") -> AsyncIterator[Json]:
         """Fetches an image from its registry, as ``docker pull``.
 
@@ -167,3 +189,30 @@ class ImageStore(Core):
             yield {"status": "Preparing", "id": id[7:19]}
             image = await self.add(manifest, tags=[name] if name else [])
         yield {"status": image.id}
+
+    async def commit(self, base: Image, new: LayerOf) -> Image:
+        """An image with one layer more, as ``docker commit``. Raises NotFound, InvalidInput."""
+        name = named(new.repo, new.tag)
+        config = apply(new.config, new.changes)
+        async with self.working():
+            record = self.record(base)
+            with self.blobs.writer() as writer:
+                await inflate(new.tar, writer, self.allowed.size)
+                diff_id = writer.commit()
+            raw = manifests.extended_config(
+                self.blobs.read(record.id),
+                diff_id=diff_id,
+                config=config,
+                author=new.author,
+                line={
+                    "created": manifests.now(),
+                    "created_by": new.created_by,
+                    "author": new.author,
+                    "comment": new.comment,
+                },
+            )
+            id = self.blobs.put(raw)
+            manifest = manifests.extended(
+                self.blobs.read(record.manifest), (id, len(raw)), (diff_id, writer.size)
+            )
+            return await self.add(manifest, tags=[name] if name else [], parent=base.id)

@@ -206,3 +206,32 @@ def _tell_push(emit: Emit, line: str, by_blob: dict[str, str]) -> None:
         if blob[7:19] in line:
             known = "already exists" in line
             emit(layer(diff_id, "Layer already exists" if known else "Pushing"))
+
+
+async def distribution(core: Core, ref: str, auth: Auth) -> dict[str, Any]:
+    """GET /distribution/NAME/json: what a registry has. Raises NotFound, Unavailable, Failed."""
+    name = reference.parse_tagged(ref)
+    with skopeo.authfile(core.blobs.temporary, {name.domain: auth}) as secret:
+        options = ("--authfile", secret, *_tls(name, "--tls-verify"))
+        suffix = f"@{name.digest}" if name.digest else f":{name.tag}"
+        source = f"docker://{name.name}{suffix}"
+        try:
+            raw = await skopeo.raw_manifest(source, *options)
+            parsed = manifests.read(raw)
+            if parsed.manifests is not None:
+                found = [entry.platform for entry in parsed.manifests if entry.platform]
+            else:
+                config = manifests.read_config(
+                    await skopeo.raw_manifest(source, "--config", *options)
+                )
+                found = [manifests.Platform(config.architecture, config.os, config.variant)]
+        except Failed as error:
+            raise skopeo.explain(error, name) from error
+    return {
+        "Descriptor": {"mediaType": parsed.type, "digest": digest_of(raw), "size": len(raw)},
+        "Platforms": [
+            {"architecture": p.architecture, "os": p.os}
+            | ({"variant": p.variant} if p.variant else {})
+            for p in found
+        ],
+    }

@@ -168,6 +168,15 @@ class Runtime(Protocol):
         """Unpacks a tar into folder ``path``. Never leaves the instance's own root."""
         ...
 
+    def read_root(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
+        """A tar of its whole root, what is mounted in it left empty (docker export)."""
+        ...
+
+    def read_changes(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
+        """What it changed in its image's root, as a layer of an image (``.wh.`` for what is
+        gone); ``spec.rootfs`` is the image's root. What is mounted in it is left out."""
+        ...
+
     async def stat_path(self, spec: InstanceSpec, path: str, running: bool) -> PathStat:
         """What lies at ``path``. Raises NotFound."""
         ...

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from gemel.engine.facade import Attached, Filters, Json, Jsons, LogQuery
+from gemel.engine.facade import Attached, CommitRequest, Filters, Json, Jsons, LogQuery
 from gemel.errors import (
     CommandNotFound,
     Conflict,
@@ -15,6 +15,7 @@ from gemel.errors import (
     InvalidInput,
     NotFound,
     NotModified,
+    Unauthorized,
     Unsupported,
 )
 from gemel.model.docker import (
@@ -232,6 +233,22 @@ class MemoryContainers:
         self.find(ref)
         return Stat()
 
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        box = self.find(ref)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield box.files
+
+        return pieces()
+
+    async def changes(self, ref: str) -> Jsons | None:
+        self.find(ref)
+        return [{"Path": "/a", "Kind": 1}]
+
+    async def commit(self, ref: str, wanted: CommitRequest) -> Json:
+        self.find(ref)
+        return {"Id": f"sha256:{wanted.ref}"}
+
 
 class MemoryExecs:
     def __init__(self, containers: MemoryContainers) -> None:
@@ -342,6 +359,12 @@ class MemoryImages:
         self.calls.append(("bootstrap", ref, suite, list(packages)))
         yield {"status": "done"}
 
+    async def distribution(self, ref: str, auth: Json | None) -> Json:
+        return {"Descriptor": {}, "Platforms": [], "Auth": auth}
+
+    async def prune_build_cache(self, filters: Filters) -> Json:
+        return {"CachesDeleted": None, "SpaceReclaimed": 0}
+
     async def import_tar(
         self, tar: AsyncIterator[bytes], repo: str, tag: str, message: str, changes: Sequence[str]
     ) -> AsyncIterator[Json]:
@@ -405,6 +428,11 @@ class MemorySystem:
 
     async def version(self) -> Json:
         return {"Version": "0.1.0"}
+
+    async def auth(self, credentials: Json) -> Json:
+        if credentials.get("password") != "secret":
+            raise Unauthorized("login attempt failed with status: 401 Unauthorized")
+        return {"Status": "Login Succeeded", "IdentityToken": ""}
 
     async def df(self) -> Json:
         return {"Containers": [], "Images": [], "LayersSize": 0, "Volumes": [], "BuildCache": []}

@@ -66,7 +66,7 @@ async def test_unknown_routes_are_not_found(api: Api) -> None:
         ("POST", "/containers/box/wait?condition=later", 400),
         ("POST", "/containers/box/stop?t=1e3", 400),
         ("GET", "/images/search?term=x", 501),
-        ("POST", "/commit?container=box", 501),
+        ("POST", "/commit?container=none", 404),
         ("POST", "/build?version=2", 501),
         ("GET", "/images/a/b/missing:1/json", 404),
         ("GET", "/containers/json?filters=[]", 400),

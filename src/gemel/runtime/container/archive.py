@@ -14,7 +14,7 @@ import queue
 import stat
 import tarfile
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -116,8 +116,15 @@ class _Channel:
 async def read(root_path: Path, path: str) -> AsyncIterator[bytes]:
     """A tar whose one top entry is the base name of ``path``. Raises NotFound."""
     await asyncio.to_thread(facts, root_path, path)
+    async with contextlib.aclosing(packed(lambda tar: _pack(root_path, path, tar))) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def packed(fill: Callable[[tarfile.TarFile], None]) -> AsyncGenerator[bytes, None]:
+    """The tar that ``fill``, in a thread, writes; an error of its is raised at the end."""
     channel = _Channel()
-    work = asyncio.create_task(asyncio.to_thread(_pack, root_path, path, channel))
+    work = asyncio.create_task(asyncio.to_thread(_fill, fill, channel))
     try:
         while (piece := await asyncio.to_thread(channel.get)) is not None:
             yield piece
@@ -149,33 +156,36 @@ class _Sink:
             self._pieces, self._size = [], 0
 
 
-def _pack(root_path: Path, path: str, channel: _Channel) -> None:
+def _pack(root_path: Path, path: str, tar: tarfile.TarFile) -> None:
+    with rooted.root(root_path) as root:
+        folder, name = _parent(root, path)
+        try:
+            Packer(tar).add(folder, name, PurePosixPath("/" + path.strip("/")).name or ".")
+        finally:
+            os.close(folder)
+
+
+def _fill(fill: Callable[[tarfile.TarFile], None], channel: _Channel) -> None:
     try:
         sink = _Sink(channel)
-        with rooted.root(root_path) as root:
-            folder, name = _parent(root, path)
-            try:
-                with tarfile.open(
-                    fileobj=sink,  # type: ignore[call-overload]
-                    mode="w|",
-                    format=tarfile.PAX_FORMAT,
-                    bufsize=tarfile.BLOCKSIZE * 128,
-                ) as tar:
-                    top = PurePosixPath("/" + path.strip("/")).name or "."
-                    _Packer(tar).add(folder, name, top)
-            finally:
-                os.close(folder)
+        with tarfile.open(
+            fileobj=sink,  # type: ignore[call-overload]
+            mode="w|",
+            format=tarfile.PAX_FORMAT,
+            bufsize=tarfile.BLOCKSIZE * 128,
+        ) as tar:
+            fill(tar)
         sink.flush()
     finally:
         with contextlib.suppress(_Cancelled):
             channel.put(None)
 
 
-class _Packer:
+class Packer:
     """Adds a tree to a tar, each name opened in its folder's descriptor without following."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
-        self._tar = tar
+        self.tar = tar
         self._links: dict[tuple[int, int], str] = {}
 
     def add(self, folder: int, name: str, path: str) -> None:
@@ -183,20 +193,20 @@ class _Packer:
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return  # removed meanwhile
-        entry = self._entry(found, path)
+        entry = self.entry(found, path)
         if entry is None:
             return
         if entry.isreg():
             self._file(folder, name, entry)
         elif entry.isdir():
-            self._tar.addfile(entry)
+            self.tar.addfile(entry)
             self._folder(folder, name, path)
         else:
             if entry.issym():
                 entry.linkname = os.readlink(name, dir_fd=folder)
-            self._tar.addfile(entry)
+            self.tar.addfile(entry)
 
-    def _entry(self, found: os.stat_result, path: str) -> tarfile.TarInfo | None:
+    def entry(self, found: os.stat_result, path: str) -> tarfile.TarInfo | None:
         """The header; None for what no tar holds (sockets)."""
         kinds = {
             stat.S_IFREG: tarfile.REGTYPE,
@@ -232,7 +242,7 @@ class _Packer:
             if not stat.S_ISREG(now.st_mode):
                 return
             entry.size = now.st_size
-            self._tar.addfile(entry, _Padded(file, now.st_size))  # type: ignore[arg-type]
+            self.tar.addfile(entry, _Padded(file, now.st_size))  # type: ignore[arg-type]
 
     def _folder(self, folder: int, name: str, path: str) -> None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -26,7 +26,7 @@ from gemel.model.instance import (
 )
 from gemel.model.paths import Paths
 from gemel.runtime.base import PathStat
-from gemel.runtime.container import archive, bundle, execs, facts, monitor, roots, top, views
+from gemel.runtime.container import archive, bundle, execs, facts, layer, monitor, roots, top, views
 from gemel.runtime.container.cgroup import Cgroups
 from gemel.runtime.container.crun import Crun, Filters
 from gemel.runtime.container.monitor import Files, Record
@@ -442,6 +442,22 @@ class ContainerRuntime:
             raise Conflict("container rootfs is marked read-only")
         async with self._view(spec) as root:
             await archive.write(root, path, tar)
+
+    async def read_root(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
+        skip = layer.foreign(spec)
+        async with self._view(spec) as root:
+            pieces = archive.packed(lambda tar: layer.pack(layer.RootPacker(tar, skip), root))
+            async with contextlib.aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
+
+    async def read_changes(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
+        skip, upper = layer.foreign(spec), spec.layer / "upper"
+        await self.create(spec)
+        pieces = archive.packed(lambda tar: layer.pack(layer.LayerPacker(tar, skip), upper))
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
     async def stat_path(self, spec: InstanceSpec, path: str, running: bool) -> PathStat:
         async with self._view(spec) as root:

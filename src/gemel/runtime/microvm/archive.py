@@ -7,8 +7,9 @@ goes to the client as it is, and nothing of it is unpacked on the host.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import posixpath
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -82,7 +83,22 @@ async def read(folder: Path, path: str) -> AsyncIterator[bytes]:
     await stat(folder, path)
     clean = _clean(path)
     parent, name = posixpath.split(clean)
-    session = await helper(folder, "tar", "-c", "-f", "-", "-C", parent, name or ".")
+    async with contextlib.aclosing(tar(folder, parent, name or ".")) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def names(folder: Path, path: str) -> list[str]:
+    """What is in a folder, but for names that hold a line's end. Raises NotFound."""
+    status, out, error = await _output(folder, "ls", "-A1", _clean(path))
+    if status != 0:
+        raise NotFound(f"there is no {path} in it", details=error)
+    return out.decode("utf-8", "surrogateescape").splitlines()
+
+
+async def tar(folder: Path, parent: str, *wanted: str) -> AsyncGenerator[bytes, None]:
+    """A tar of what is called so in the folder ``parent``. Raises Failed."""
+    session = await helper(folder, "tar", "-c", "-f", "-", "-C", parent, *wanted)
     error = b""
     try:
         while piece := await session.read():
@@ -91,12 +107,12 @@ async def read(folder: Path, path: str) -> AsyncIterator[bytes]:
             else:
                 error = (error + piece[1])[:_TEXT_MOST]
         if await session.wait() != 0:
-            raise Failed(f"cannot read {path}", details=error.decode("utf-8", "replace").strip())
+            raise Failed(f"cannot read {parent}", details=error.decode("utf-8", "replace").strip())
     finally:
         await session.end()
 
 
-async def write(folder: Path, path: str, tar: AsyncIterator[bytes]) -> None:
+async def write(folder: Path, path: str, source: AsyncIterator[bytes]) -> None:
     """Unpacks into folder ``path``. Raises NotFound, InvalidInput, Failed."""
     status, _, _ = await _output(folder, "test", "-d", _clean(path))
     if status != 0:
@@ -105,7 +121,7 @@ async def write(folder: Path, path: str, tar: AsyncIterator[bytes]) -> None:
     session = await helper(folder, "tar", "-x", "-f", "-", "-C", _clean(path), stdin=True)
     reader = asyncio.create_task(_words(session))
     try:
-        await _send(session, tar)
+        await _send(session, source)
         await session.close_stdin()
         error = await reader
         if await session.wait() != 0:
@@ -118,10 +134,10 @@ async def write(folder: Path, path: str, tar: AsyncIterator[bytes]) -> None:
         await session.end()
 
 
-async def _send(session: Session, tar: AsyncIterator[bytes]) -> None:
+async def _send(session: Session, source: AsyncIterator[bytes]) -> None:
     """Sends the tar on, as far as it is one. Raises InvalidInput."""
     check = TarCheck()
-    async for piece in tar:
+    async for piece in source:
         data = check.feed(piece)
         try:
             await session.write(data)

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import logging
 import signal as signals
+import tarfile
+import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -25,8 +28,19 @@ from gemel.model.instance import (
 )
 from gemel.model.paths import Paths
 from gemel.runtime import base
-from gemel.runtime.container.archive import in_volume
-from gemel.runtime.microvm import archive, build, channel, disks, idle, listing, probe, relay, setup
+from gemel.runtime.container.archive import in_volume, packed
+from gemel.runtime.microvm import (
+    archive,
+    build,
+    channel,
+    disks,
+    idle,
+    layer,
+    listing,
+    probe,
+    relay,
+    setup,
+)
 from gemel.runtime.microvm.idle import IdleVms
 from gemel.runtime.microvm.machine import (
     Limits,
@@ -313,6 +327,27 @@ class MicroVmRuntime:
             raise Conflict("its root is read-only", resolution="write into one of its volumes")
         async with self._files(spec, running) as folder:
             await archive.write(folder, path, tar)
+
+    def read_root(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
+        """From a tar of the guest's."""
+        return self._repacked(spec, running, layer.whole)
+
+    def read_changes(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
+        """From a tar of the guest's, compared with the image."""
+        return self._repacked(spec, running, layer.changed)
+
+    async def _repacked(
+        self,
+        spec: InstanceSpec,
+        running: bool,
+        make: Callable[[IO[bytes], InstanceSpec, tarfile.TarFile], None],
+    ) -> AsyncIterator[bytes]:
+        with tempfile.TemporaryFile(dir=self._paths.instance(spec.id)) as file:
+            async with self._files(spec, running) as folder:
+                await layer.receive(folder, spec, file)
+            async with contextlib.aclosing(packed(lambda out: make(file, spec, out))) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def stat_path(self, spec: InstanceSpec, path: str, running: bool) -> base.PathStat:
         """By a stat inside the guest."""
