@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gemel.compose import units
+from gemel.compose import extension, units
 from gemel.compose.assemble import Origins
 from gemel.compose.problems import Path, Problems, dotted, nearest
 from gemel.compose.project import runtime_words
@@ -56,6 +56,8 @@ class Consistency:
             self._numbers(name, service)
             self._mounts(name, service)
             self._watch(name, service)
+            for path, words in extension.problems(service.get("x-gemel")):
+                self._tell((*self._at(name, "x-gemel"), *path), words, key=True)
         self._names()
         self._files()
         self._external()

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gemel.compose import options, units
+from gemel.compose import extension, options, units
 from gemel.compose.confighash import config_hash, network_hash, volume_hash
 from gemel.compose.files import DiskReader, Reader
 from gemel.compose.mounts import Inherited as Inherited
@@ -90,11 +90,12 @@ def container(
     )
     request.labels = {
         **service.labels,
+        **extension.labels(service),
         **_labels(project, service, index, image_id, oneoff),
     }
     if mounts.anonymous:
         request.volumes = {target: {} for target in mounts.anonymous}
-    request.healthcheck = health(config.get("healthcheck"))
+    request.healthcheck = extension.health(service, health(config.get("healthcheck")))
     return Prepared(name, request, tuple(mounts.files))
 
 

@@ -85,7 +85,6 @@ SERVICE: dict[str, Entry] = {
     ),
     **_yes("cap_add cap_drop init read_only sysctls ulimits", _GUEST),
     "annotations": _ignored("annotations are not passed on"),
-    "attach": Entry(),
     "blkio_config": _ignored("block I/O is not limited"),
     "cgroup": _ignored("always a private one", lambda v: v != "private", "host"),
     "cgroup_parent": _ignored("all instances of an engine are under one control group"),
@@ -178,6 +177,8 @@ SERVICE: dict[str, Entry] = {
     ),
     "volumes.*.volume.labels": _ignored("use the volume's own labels"),
     "volumes_from": Entry(),
+    "x-gemel.healthcheck": Entry(why="HTTP, TCP and gRPC from outside; see compose.md"),
+    "x-gemel.restart-on-unhealthy": Entry(),
 }
 
 BUILD = "Keys of build: see below."

@@ -17,6 +17,7 @@ from gemel.engine.records import Container, Volume
 from gemel.engine.state import Store
 from gemel.errors import Conflict, GemelError, NotFound
 from gemel.image.store import ImageStore
+from gemel.model.docker import HostConfig
 from gemel.model.instance import RuntimeName
 from gemel.model.network import Endpoint, NetworkInfo, PublishedPort
 from gemel.model.paths import Paths
@@ -47,6 +48,8 @@ class Live:
         """Those who wait for the next exit."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.stopping = False
+        self.again = False
+        """It is ended to be started again, whatever its policy says."""
         self.started = 0.0
         """Monotonic time of the last start."""
         self.size: tuple[int, int] | None = None
@@ -155,6 +158,18 @@ class Core:
     def runtime(self, one: Container) -> Runtime:
         """The runtime of a container."""
         return self.runtimes[one.runtime]
+
+    def address(self, one: Container) -> str:
+        """An address at which the host reaches a container; empty without a network."""
+        mode = (one.request.host_config or HostConfig()).network_mode
+        if mode == "host":
+            return "127.0.0.1"
+        if mode.startswith("container:"):
+            with contextlib.suppress(NotFound, Conflict):
+                other = self.container(mode.removeprefix("container:"))
+                return self.address(other) if other is not one else ""
+            return ""
+        return next((end.address for end in one.endpoints if end.address), "")
 
     def users_of_image(self, image_id: str) -> list[str]:
         """Names of the containers made from an image."""

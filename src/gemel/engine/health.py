@@ -1,11 +1,17 @@
-"""Health checks (Docker: HEALTHCHECK): a program run in the instance at intervals."""
+"""Health checks (Docker: HEALTHCHECK): a program run in the instance, or a look from outside.
+
+With the label ``gemel.restart-on-unhealthy`` an instance that becomes unhealthy is
+ended and started again, with the backoff of restart policies.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 
+from gemel.engine import probes
 from gemel.engine.core import Core
 from gemel.engine.records import Container, now, stamp
 from gemel.errors import GemelError
@@ -20,12 +26,16 @@ START_INTERVAL = 5 * SECOND
 RETRIES = 3
 KEEP_RESULTS = 5
 KEEP_OUTPUT = 4096
+RESTART_LABEL = "gemel.restart-on-unhealthy"
+
+Sick = Callable[[Container], Awaitable[None]]
+"""What is done with a container that becomes unhealthy and is to be started again."""
 
 
 def wanted(one: Container) -> bool:
     """Whether the container has a health check that is not turned off."""
     check = one.request.healthcheck
-    return bool(check and check.test and check.test[0] in ("CMD", "CMD-SHELL"))
+    return bool(check and check.test and check.test[0] in ("CMD", "CMD-SHELL", *probes.KINDS))
 
 
 def program(one: Container, check: HealthConfig) -> tuple[str, ...]:
@@ -36,7 +46,7 @@ def program(one: Container, check: HealthConfig) -> tuple[str, ...]:
     return (*(one.request.shell or ["/bin/sh", "-c"]), " ".join(test[1:]))
 
 
-async def keep(core: Core, one: Container) -> None:
+async def keep(core: Core, one: Container, sick: Sick) -> None:
     """Checks until the container ends."""
     check = one.request.healthcheck
     assert check is not None
@@ -56,6 +66,9 @@ async def keep(core: Core, one: Container) -> None:
         if one.state.status == "paused":
             continue
         await _once(core, one, check, begun)
+        restart = (one.request.labels or {}).get(RESTART_LABEL) == "true"
+        if one.state.health == "unhealthy" and restart:
+            return await sick(one)
 
 
 async def _once(core: Core, one: Container, check: HealthConfig, begun: float) -> None:
@@ -85,6 +98,8 @@ async def _once(core: Core, one: Container, check: HealthConfig, begun: float) -
 async def probe(core: Core, one: Container, check: HealthConfig) -> tuple[int, str]:
     """Runs the check once: exit status (-1: it took too long or could not run), and its output."""
     seconds = (check.timeout or TIMEOUT) / SECOND
+    if check.test and check.test[0] in probes.KINDS:
+        return await _from_outside(core, one, check.test, seconds)
     process = Process(
         argv=program(one, check),
         env=tuple(one.request.env or []),
@@ -111,3 +126,16 @@ async def probe(core: Core, one: Container, check: HealthConfig) -> tuple[int, s
         if session is not None:
             await session.close()
     return status, bytes(output).decode("utf-8", "replace")
+
+
+async def _from_outside(
+    core: Core, one: Container, test: list[str], seconds: float
+) -> tuple[int, str]:
+    address = core.address(one)
+    if not address:
+        return -1, "a check from outside needs an address: the container is on no network"
+    try:
+        async with asyncio.timeout(seconds):
+            return await probes.run(test, address)
+    except TimeoutError:
+        return -1, f"Health check exceeded timeout ({seconds:g}s)"

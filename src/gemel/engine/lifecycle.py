@@ -104,6 +104,7 @@ class Lifecycle:
             await runtime.create(full)
             one.state.started_at = now()
             one.state.health = "starting" if health.wanted(one) else ""
+            one.state.failing_streak = 0
             work = [runtime.start(full), core.sync_names()]
             if one.bindings:
                 work.append(core.sync_ports())
@@ -146,7 +147,21 @@ class Lifecycle:
     def _watch(self, one: Container) -> None:
         self.core.spawn(one, self._until_end(one), "watching")
         if health.wanted(one):
-            self.core.spawn(one, health.keep(self.core, one), "health checks")
+            self.core.spawn(one, health.keep(self.core, one, self._sick), "health checks")
+
+    async def _sick(self, one: Container) -> None:
+        """Ends an unhealthy container so that it is started again, whatever its policy says."""
+        async with self.core.locked(one) as live:
+            if one.state.status != "running" or live.stopping:
+                return
+            live.again = True
+            log.warning("%s is unhealthy and is started again", one.name)
+            with contextlib.suppress(Conflict):
+                number = signal_number(one.request.stop_signal)
+                await self.core.runtime(one).kill(one.id, number)
+        seconds = 10 if one.request.stop_timeout is None else one.request.stop_timeout
+        if not await _within(live.ended, None if seconds < 0 else seconds):
+            await self._kill_hard(one, live)
 
     async def _until_end(self, one: Container) -> None:
         exit = await self.core.runtime(one).wait(one.id)
@@ -165,7 +180,8 @@ class Lifecycle:
         state.oom = exit.oom
         state.error = exit.error
         state.finished_at = stamp(int(exit.finished_at * 1e9))
-        again = not live.stopping and self._again(one, exit)
+        again = not live.stopping and (live.again or self._again(one, exit))
+        live.again = False
         state.status = "restarting" if again else "exited"
         state.health = ""
         await self._release(one)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from gemel.engine import probes
 from gemel.engine.records import MountPoint
 from gemel.errors import InvalidInput, Unsupported
 from gemel.model.docker import CreateRequest, HostConfig, MountSpec
@@ -159,7 +160,9 @@ def health(own: HealthConfig | None, base: HealthConfig | None) -> HealthConfig 
     for value in (merged.interval, merged.timeout, merged.start_period, merged.start_interval):
         if 0 < value < 1_000_000 or value < 0:
             raise InvalidInput("a health check's times cannot be less than 1ms")
-    if merged.test[0] not in ("CMD", "CMD-SHELL"):
+    if merged.test[0] in probes.KINDS:
+        probes.check(merged.test)
+    elif merged.test[0] not in ("CMD", "CMD-SHELL"):
         raise InvalidInput(f"unknown type of health check: {merged.test[0]}")
     return merged
 

@@ -1,0 +1,150 @@
+"""``x-gemel`` of a service: what a Compose file says to gemel only. Pure.
+
+x-gemel:
+  healthcheck:             # from outside; goes before healthcheck.test
+    http: /healthz         # or tcp: 5432, or grpc: 9000
+    port: 8080             # of http
+    expect: 200            # status, or a list of them; else 200 to 399
+    service: orders        # of grpc
+    interval: 2s           # timeout, retries, start_period, start_interval: as in healthcheck
+  restart-on-unhealthy: true
+  drain: 5s                # of an update: at most so long for open connections to end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gemel.compose import units
+from gemel.compose.problems import Path, nearest
+from gemel.compose.project import Service
+from gemel.model.image import HealthConfig
+
+Json = dict[str, Any]
+KEYS = ("healthcheck", "restart-on-unhealthy", "drain")
+PROBES = ("http", "tcp", "grpc")
+TIMES = ("interval", "timeout", "start_period", "start_interval")
+HEALTH_KEYS = (*PROBES, "port", "expect", "service", *TIMES, "retries")
+LABELS = {"restart-on-unhealthy": "gemel.restart-on-unhealthy"}
+
+
+def problems(value: Any) -> Iterator[tuple[Path, str]]:
+    """What is wrong in an ``x-gemel``: where below it, and words."""
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        yield (), "x-gemel must be a mapping"
+        return
+    for key in value:
+        if key not in KEYS:
+            yield (key,), f'unknown key "{key}" of x-gemel{nearest(key, KEYS)}'
+    if value.get("restart-on-unhealthy", False) not in (True, False):
+        yield ("restart-on-unhealthy",), "restart-on-unhealthy must be true or false"
+    yield from _duration(value, "drain", ())
+    if "healthcheck" in value:
+        yield from _health(value["healthcheck"])
+
+
+def _health(check: Any) -> Iterator[tuple[Path, str]]:
+    at: Path = ("healthcheck",)
+    if not isinstance(check, dict):
+        yield at, "x-gemel.healthcheck must be a mapping with http, tcp or grpc"
+        return
+    for key in check:
+        if key not in HEALTH_KEYS:
+            yield (*at, key), f'unknown key "{key}" of a health check{nearest(key, HEALTH_KEYS)}'
+    kinds = [key for key in PROBES if key in check]
+    if len(kinds) != 1:
+        yield at, "x-gemel.healthcheck needs one of http, tcp and grpc"
+        return
+    yield from _probe(check, kinds[0], at)
+    retries = check.get("retries", 1)
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        yield (*at, "retries"), "retries must be a whole number"
+    for key in TIMES:
+        yield from _duration(check, key, at)
+
+
+def _probe(check: Json, kind: str, at: Path) -> Iterator[tuple[Path, str]]:
+    where = "port" if kind == "http" else kind
+    if not _port(check.get(where)):
+        words = f"{where} must be a port (1 to 65535)"
+        yield (*at, where if where in check else kind), words
+    path = check.get("http", "/")
+    if not (isinstance(path, str) and path.startswith("/") and path.isascii() and " " not in path):
+        yield (*at, "http"), 'http must be a path, such as "/healthz"'
+    for key, only in (("port", "http"), ("expect", "http"), ("service", "grpc")):
+        if key in check and kind != only:
+            yield (*at, key), f"{key} is of {only} checks only"
+    if not all(_status(one) for one in _listed(check.get("expect", []))):
+        yield (*at, "expect"), "expect must be an HTTP status (100 to 599), or a list of them"
+    if not isinstance(check.get("service", ""), str):
+        yield (*at, "service"), "service must be a text"
+
+
+def _duration(value: Json, key: str, at: Path) -> Iterator[tuple[Path, str]]:
+    if key not in value:
+        return
+    try:
+        units.duration(str(value[key]))
+    except ValueError:
+        yield (*at, key), f"{key} must be a duration, such as 5s"
+
+
+def _number(value: Any) -> int | None:
+    if isinstance(value, str) and value.isdigit():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _port(value: Any) -> bool:
+    number = _number(value)
+    return number is not None and 0 < number < 65536
+
+
+def _status(value: Any) -> bool:
+    number = _number(value)
+    return number is not None and 100 <= number <= 599
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def health(service: Service, base: HealthConfig | None) -> HealthConfig | None:
+    """The check of ``x-gemel``, its times those of ``base`` where it names none; else ``base``."""
+    check: Json = service.gemel.get("healthcheck") or {}
+    if not check:
+        return base
+    made = HealthConfig(test=_test(check))
+    if base is not None:
+        made.interval, made.timeout, made.retries = base.interval, base.timeout, base.retries
+        made.start_period, made.start_interval = base.start_period, base.start_interval
+    for key in TIMES:
+        if key in check:
+            setattr(made, key, units.duration(str(check[key])))
+    made.retries = int(check.get("retries", made.retries))
+    return made
+
+
+def _test(check: Json) -> list[str]:
+    if "http" in check:
+        expect = ",".join(str(one) for one in _listed(check.get("expect", [])))
+        return ["HTTP", str(check["port"]), check["http"], *([expect] if expect else [])]
+    if "grpc" in check:
+        name = check.get("service") or ""
+        return ["GRPC", str(check["grpc"]), *([name] if name else [])]
+    return ["TCP", str(check["tcp"])]
+
+
+def labels(service: Service) -> dict[str, str]:
+    """Labels by which the engine knows what x-gemel asks of it."""
+    asked = service.gemel
+    return {label: "true" for key, label in LABELS.items() if asked.get(key)}
+
+
+def drain(service: Service) -> float | None:
+    """Seconds that an update waits for connections to end, or None if the file says nothing."""
+    text = service.gemel.get("drain")
+    return None if text is None else units.duration(str(text)) / 1e9
