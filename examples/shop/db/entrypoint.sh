@@ -1,20 +1,26 @@
 #!/bin/sh
-# Makes the database at the first start, then becomes PostgreSQL.
+# At the first start makes the user and the database, then becomes PostgreSQL.
 set -eu
 
-if [ ! -s "$PGDATA/PG_VERSION" ]; then
-    passwords=$(mktemp)
-    printf '%s\n' "$POSTGRES_PASSWORD" > "$passwords"
-    # --no-sync: what is lost by a crash at this point is made again at the next start
-    initdb --username="$POSTGRES_USER" --pwfile="$passwords" --encoding=UTF8 --locale=C \
-        --auth-host=scram-sha-256 --auth-local=trust --no-sync > /dev/null
-    rm -f "$passwords"
-    echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
-    if [ "$POSTGRES_DB" != postgres ]; then
-        echo "CREATE DATABASE \"$POSTGRES_DB\"" |
-            postgres --single -j postgres > /dev/null
-    fi
-    sync "$PGDATA" 2> /dev/null || sync
+quoted() { # as SQL has it
+    printf '%s' "$1" | sed "s/$2/$2$2/g"
+}
+
+if [ ! -e "$PGDATA/shop-ready" ]; then
+    user=$(quoted "$POSTGRES_USER" '"') password=$(quoted "$POSTGRES_PASSWORD" "'")
+    database=$(quoted "$POSTGRES_DB" '"')
+    # single-user mode takes a command a line
+    postgres --single -j postgres > /dev/null <<SQL
+DO \$\$ BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '$(quoted "$POSTGRES_USER" "'")') THEN
+    CREATE ROLE "$user" LOGIN SUPERUSER PASSWORD '$password';
+  END IF;
+END \$\$;
+
+CREATE DATABASE "$database" OWNER "$user";
+
+SQL
+    touch "$PGDATA/shop-ready"
 fi
 
 [ "$1" = postgres ] && set -- "$@" -c listen_addresses='*' -c unix_socket_directories=/tmp

@@ -281,8 +281,12 @@ def _registries(bases: list[Reference]) -> str:
     return plain + "\n"
 
 
+_BUILDAH_PROCESSES = 32768
+
+
 def _own_limits() -> list[str]:
-    """The engine's own limits for a build's programs.
+    """The engine's own limits for a build's programs, and not more processes than older
+    buildahs allow themselves.
 
     buildah would raise them to containers.conf's, which an engine without
     CAP_SYS_RESOURCE may not.
@@ -293,6 +297,7 @@ def _own_limits() -> list[str]:
     result = []
     for name, hard in (("nofile", files_), ("nproc", processes)):
         value = -1 if hard == resource.RLIM_INFINITY else hard
+        value = min(value, _BUILDAH_PROCESSES) if name == "nproc" else value
         if value >= 0:
             result += ["--ulimit", f"{name}={value}:{value}"]
     return result
