@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import logging.handlers
@@ -136,6 +137,9 @@ async def _serve(paths: Paths) -> bool:
     try:
         server = await serve(engine, paths.socket, on_shutdown=stop.set)
         try:
+            # what is loaded stays: it need not be looked through time and again
+            gc.freeze()
+            gc.set_threshold(5_000, 20, 20)
             notify("READY=1\nSTATUS=answering on " + str(paths.socket))
             log.info("answering on %s (process %d)", paths.socket, os.getpid())
             await stop.wait()
