@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from gemel.host import lock
 from tests.engine import IMAGE, SOURCE, EngineProcess
 from tests.system.terminal import Terminal
 
@@ -273,8 +275,8 @@ def test_the_engine_is_started_on_demand_and_stopped(tmp_path: Path) -> None:
         assert place.gemel("container", "ls").stdout.startswith("CONTAINER ID")
         assert "Socket" in first.communicate(timeout=60)[0]
         assert first.returncode == 0
-        stopped = place.gemel("system", "stop")
-        assert "stopped" in stopped.stdout
+        assert place.gemel("system", "stop").stdout == "the engine has stopped\n"
+        lock.acquire(place.paths.run / "gemel.lock", "an engine").release()  # its process is gone
         assert "not running" in place.gemel("version").stdout
     finally:
         place.gemel("system", "stop", check=False)
@@ -284,7 +286,7 @@ def test_the_engine_is_started_on_demand_and_stopped(tmp_path: Path) -> None:
 def test_an_engine_that_cannot_start_says_why() -> None:
     place = EngineProcess()
     try:
-        place.paths.root.rmdir()
+        shutil.rmtree(place.paths.root)
         place.paths.root.write_text("in the way")
         done = place.gemel("ps", check=False)
         assert done.returncode == 1

@@ -142,7 +142,7 @@ async def _accelerator(core: Core) -> list[Json]:
         _check(
             "micro VMs",
             WARNING,
-            f"run under software emulation (TCG): {verdict.reason}",
+            f"run under software emulation (TCG): {verdict.reason}\n{verdict.details}".strip(),
             "for speed, give this machine /dev/kvm (nested virtualisation in a VM)",
         )
     ]

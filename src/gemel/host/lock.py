@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from gemel.errors import Conflict
@@ -48,3 +49,25 @@ def acquire(path: Path, what: str) -> Lock:
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return Lock(fd)
+
+
+def wait_free(path: Path, timeout: float) -> bool:
+    """Waits until nobody holds the lock, or another has it. False if ``timeout`` (s) is over."""
+    first = holder(path)
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if holder(path) != first:
+                return True
+        finally:
+            os.close(fd)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)

@@ -20,6 +20,7 @@ COLUMNS = [
     ("RUNTIME", "Runtime"),
     ("SERVICE", "Service"),
     ("STATUS", "Status"),
+    ("ADDRESS", "Address"),
     ("PORTS", "Ports"),
 ]
 _STATES = ["created", "restarting", "running", "removing", "paused", "exited", "dead"]
@@ -113,7 +114,9 @@ def row_of(entry: dict[str, Any], *, trunc: bool = True) -> output.Row:
     if trunc and len(command_line) > 20:
         command_line = command_line[:19] + "…"
     ports = entry.get("Ports") or []
+    networks = (entry.get("NetworkSettings") or {}).get("Networks") or {}
     return {
+        "Address": addresses(networks),
         "Command": json.dumps(command_line, ensure_ascii=False),
         "CreatedAt": time.strftime(
             "%Y-%m-%d %H:%M:%S %z %Z", time.localtime(entry.get("Created", 0))
@@ -129,7 +132,7 @@ def row_of(entry: dict[str, Any], *, trunc: bool = True) -> output.Row:
         ),
         "Name": (entry.get("Names") or ["/"])[0].lstrip("/"),
         "Names": ",".join(name.lstrip("/") for name in entry.get("Names") or []),
-        "Networks": ",".join((entry.get("NetworkSettings") or {}).get("Networks") or {}),
+        "Networks": ",".join(networks),
         "Ports": text.ports(ports),
         "Project": labels.get(PROJECT, ""),
         "Publishers": [
@@ -148,6 +151,12 @@ def row_of(entry: dict[str, Any], *, trunc: bool = True) -> output.Row:
         "State": entry.get("State", ""),
         "Status": status,
     }
+
+
+def addresses(networks: dict[str, Any]) -> str:
+    """The addresses in all networks that it is in now."""
+    found = (end.get("IPAddress") or end.get("GlobalIPv6Address") for end in networks.values())
+    return ", ".join(filter(None, found))
 
 
 def _health(status: str) -> str:

@@ -178,25 +178,37 @@ def stop(app: App) -> None:
     """Stop the engine. Services go on running; the next command starts it again."""
     client = Client(app.place, start=False)
     try:
+        running = len(client.get("/containers/json"))
         client.call("POST", "/gemel/shutdown", timeout=60).read()
     except EngineDown:
         output.say("the engine is not running")
         return
-    _wait_gone(client)
-    output.say("the engine has stopped; services go on running")
+    _wait_gone(app, client)
+    what = (
+        "1 container or micro VM goes" if running == 1 else f"{running} containers and micro VMs go"
+    )
+    output.say("the engine has stopped" + (f"; {what} on running" if running else ""))
 
 
-def _wait_gone(client: Client, patience: float = 30.0) -> None:
+def _wait_gone(app: App, client: Client, patience: float = 60.0) -> None:
+    """Until it does not answer, and its process has ended (then its lock is free)."""
     import time
+
+    from gemel.host import lock
 
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         try:
             client.http.call("GET", "/_ping", timeout=5).read()
         except GemelError:
-            return
+            break
         time.sleep(0.05)
-    raise GemelError("the engine was asked to stop and still answers")
+    place = Path(app.place.run) / "gemel.lock"
+    if app.place.own_socket and not lock.wait_free(place, deadline - time.monotonic()):
+        raise GemelError(
+            "the engine was asked to stop and has not ended",
+            resolution=f"its log is {Path(app.place.root) / 'engine.log'}",
+        )
 
 
 @system.command()

@@ -32,11 +32,12 @@ PROBE_USER = 0x70000000 - 1
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """name: ``kvm`` or ``tcg``. reason: why, in words for a person."""
+    """name: ``kvm`` or ``tcg``. reason: why, in a few words. details: what QEMU said."""
 
     name: str
     usable_kvm: bool
     reason: str
+    details: str = ""
 
 
 class _Remembered(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ async def accelerator(paths: Paths, tools: Tools | None = None) -> Verdict:
     if verdict := remembered(paths, tools):
         return verdict
     if not DEVICE.exists():
-        return Verdict("tcg", False, "there is no /dev/kvm: software emulation")
+        return Verdict("tcg", False, "there is no /dev/kvm")
     files.folder(_cache(paths).parent)
     lock = os.open(_cache(paths).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -112,8 +113,8 @@ async def _probe(paths: Paths, tools: Tools) -> Verdict:
         await relay.launch(tools.relay, machine, job)
         verdict = Verdict("kvm", True, "a guest booted under KVM")
     except GemelError as error:
-        reason = " ".join((error.details or error.brief).split())[-400:]
-        verdict = Verdict("tcg", False, f"/dev/kvm is there, but no guest boots with it: {reason}")
+        details = (error.details or error.brief).strip()[-2000:]
+        verdict = Verdict("tcg", False, "/dev/kvm is there, but no guest boots with it", details)
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(relay.END_TIMEOUT):

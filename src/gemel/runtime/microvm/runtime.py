@@ -373,7 +373,9 @@ async def _attach_all(folder: Path, streams: list[channel.Session]) -> None:
 async def _examine(paths: Paths, tools: Tools) -> probe.Verdict:
     verdict = await probe.accelerator(paths, tools)
     if not verdict.usable_kvm:
-        log.warning("micro VMs run under software emulation: %s", verdict.reason)
+        log.warning(
+            "micro VMs run under software emulation: %s\n%s", verdict.reason, verdict.details
+        )
     return verdict
 
 
