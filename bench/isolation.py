@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from gemel.host import mountns, mounts, namespaces
@@ -24,6 +25,17 @@ def enter() -> None:
     mounts.mount("none", "/", flags=mounts.Flag.REC | mounts.Flag.PRIVATE)
     mountns.hide_unified()
     namespaces.loopback_up()
+
+
+@contextlib.contextmanager
+def memory_folder(path: Path) -> Iterator[Path]:
+    """A file system in memory for what runs, as /run is: every engine gets one."""
+    path.mkdir(parents=True, exist_ok=True)
+    mounts.mount("none", path, "tmpfs", mounts.Flag.NOSUID | mounts.Flag.NODEV, "size=256m")
+    try:
+        yield path
+    finally:
+        mounts.unmount(path)
 
 
 def remove_cgroup(name: str) -> None:

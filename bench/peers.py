@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tests.images import busybox_tar
 
 from bench import isolation
 from bench.wire import Api, Refused, wait_until
+from gemel.errors import GemelError
+from gemel.model.paths import Paths
 
 TOP = Path(__file__).parents[1]
 DOCKERD = Path("/usr/sbin/dockerd")
@@ -99,7 +102,16 @@ class Gemel(Peer):
     def __init__(self) -> None:
         super().__init__()
         self.engine = EngineProcess()
-        self.engine.start()
+        self._stack = contextlib.ExitStack()
+        self.folder = Path(tempfile.mkdtemp(prefix="gb", dir="/tmp"))
+        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        run = self._stack.enter_context(isolation.memory_folder(self.folder / "run"))
+        self.engine.paths = Paths(self.engine.paths.root, run)
+        try:
+            self.engine.start()
+        except BaseException:
+            self._stack.close()
+            raise
         self.api = Api(self.engine.paths.socket)
         self.env = self.engine.env
         script = Path(sys.executable).parent / "gemel"
@@ -113,7 +125,11 @@ class Gemel(Peer):
 
     def stop(self) -> None:
         self.api.close()
-        self.engine.stop()
+        try:
+            self.engine.stop()
+        finally:
+            with contextlib.suppress(GemelError):  # else it goes with this mount namespace
+                self._stack.close()
 
 
 class Dockerd(Peer):
@@ -125,14 +141,16 @@ class Dockerd(Peer):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._cgroup = f"gemel-bench-{os.getpid()}"
+        self._stack = contextlib.ExitStack()
+        run = self._stack.enter_context(isolation.memory_folder(folder / "run"))
         self._log = folder / "dockerd.log"
         socket = folder / "docker.sock"
         argv = [
             str(DOCKERD),
             f"--host=unix://{socket}",
             f"--data-root={folder / 'data'}",
-            f"--exec-root={folder / 'exec'}",
-            f"--pidfile={folder / 'pid'}",
+            f"--exec-root={run / 'exec'}",
+            f"--pidfile={run / 'pid'}",
             f"--cgroup-parent=/{self._cgroup}",
             f"--config-file={folder / 'none.json'}",
         ]
@@ -171,6 +189,8 @@ class Dockerd(Peer):
             self.remove_all()
         self.api.close()
         _end(self._process)
+        with contextlib.suppress(GemelError):  # else it goes with this mount namespace
+            self._stack.close()
         isolation.remove_cgroup(self._cgroup)
 
 
@@ -187,6 +207,8 @@ class Podman:
             "CONTAINERS_CONF": str(folder / "containers.conf"),
         }
         (folder / "containers.conf").write_text(_PODMAN_SETTINGS)
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(isolation.memory_folder(folder / "run"))
         # a process that does nothing keeps the namespace open
         self._holder = subprocess.Popen(
             ["/usr/bin/unshare", "--net", "/bin/sh", "-c", "ip link set lo up; exec sleep 86400"],
@@ -197,8 +219,8 @@ class Podman:
             f"--net=/proc/{self._holder.pid}/ns/net",
             str(PODMAN),
             f"--root={folder / 'root'}",
-            f"--runroot={folder / 'run'}",
-            f"--tmpdir={folder / 'tmp'}",
+            f"--runroot={folder / 'run/root'}",
+            f"--tmpdir={folder / 'run/tmp'}",
         ]
         try:
             archive = folder / "busybox.tar"
@@ -219,6 +241,8 @@ class Podman:
         with contextlib.suppress(RuntimeError, subprocess.SubprocessError):
             command([*self.argv, "system", "reset", "--force"], self.env)
         _end(self._holder)
+        with contextlib.suppress(GemelError):  # else it goes with this mount namespace
+            self._stack.close()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,7 @@ _CONTAINERS, _END = 200, 20
 
 def own_processes(gemel: Gemel) -> list[int]:
     """The engine, what it started (resolver, monitors), without the containers' own processes."""
-    base = str(gemel.engine.base)
+    own = (f"{gemel.engine.base}/", f"{gemel.folder}/")
     parents: dict[int, int] = {}
     found = {gemel.pid}
     for entry in Path("/proc").iterdir():
@@ -25,7 +25,8 @@ def own_processes(gemel: Gemel) -> list[int]:
         with contextlib.suppress(OSError, IndexError):
             pid = int(entry.name)
             parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if f"{base}/" in (entry / "cmdline").read_bytes().decode("utf-8", "replace"):
+            line = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+            if any(folder in line for folder in own):
                 found.add(pid)
     for pid in parents:
         above = pid

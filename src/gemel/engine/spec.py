@@ -113,11 +113,11 @@ def write_files(core: Core, one: Container) -> tuple[GuestFile, ...]:
 
 def _overwrite(path: Path, text: str) -> None:
     """Writes in place: a running container has the file bound, so its inode must stay."""
-    if path.exists():
+    try:
         if path.read_text() != text:
             path.write_text(text)
-        return
-    files.write(path, text, mode=0o644)
+    except FileNotFoundError:
+        files.write(path, text, mode=0o644)
 
 
 def _host_text(path: str) -> str:

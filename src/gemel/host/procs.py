@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal as signals
-from pathlib import Path
 
 
 def start_time(pid: int) -> int:
@@ -15,11 +14,17 @@ def start_time(pid: int) -> int:
     0: there is none, or it has ended and only waits to be reaped.
     """
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return 0
-    fields = text[text.rindex(")") + 2 :].split()
-    return 0 if fields[0] in "ZX" else int(fields[19])
+    try:
+        text = os.read(fd, 4096)
+    except OSError:  # it ended in between
+        return 0
+    finally:
+        os.close(fd)
+    fields = text[text.rindex(b")") + 2 :].split()
+    return 0 if fields[0] in b"ZX" else int(fields[19])
 
 
 class Handle:

@@ -24,6 +24,9 @@ DEFAULT_TIMEOUT = 60.0
 
 Descriptor = int | IO[bytes]
 
+#: What ``find`` has found, by program and path: every start of a container asks.
+_found: dict[tuple[str, str], str] = {}
+
 
 class Result(NamedTuple):
     """What a finished program left: exit status (negative: signal) and its output."""
@@ -44,7 +47,12 @@ def find(program: str) -> str | None:
     path = (
         os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/qemu:/usr/libexec"
     )
-    return shutil.which(program, path=path)
+    known = _found.get((program, path))
+    if known is None or not os.access(known, os.X_OK):
+        known = shutil.which(program, path=path)
+        if known is not None:
+            _found[program, path] = known
+    return known
 
 
 async def run(
