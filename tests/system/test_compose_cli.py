@@ -20,7 +20,9 @@ from tests.system.terminal import Terminal
 pytestmark = pytest.mark.root
 Gemel = Callable[..., "subprocess.CompletedProcess[str]"]
 
-LOOP = "trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done"
+#: What is said after TRAP and seen by a test means that a signal will be heeded.
+TRAP = "trap 'echo bye; exit 0' TERM"
+LOOP = f"{TRAP}; while :; do sleep 0.1; done"
 
 
 class App:
@@ -33,7 +35,9 @@ class App:
 
     def file(self, text: str) -> None:
         """Writes the Compose file."""
-        text = f"name: {self.name}\n{text.replace('IMAGE', IMAGE).replace('LOOP', LOOP)}"
+        for word, meaning in (("IMAGE", IMAGE), ("LOOP", LOOP), ("TRAP", TRAP)):
+            text = text.replace(word, meaning)
+        text = f"name: {self.name}\n{text}"
         (self.folder / "compose.yaml").write_text(text)
 
     def __call__(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -79,12 +83,12 @@ services:
     command:
       - sh
       - -c
-      - mkdir /w; echo hello >/w/index.html; echo web up; httpd -p 80 -h /w; LOOP
+      - mkdir /w; echo hello >/w/index.html; httpd -p 80 -h /w; TRAP; echo web up; LOOP
     ports: ["127.0.0.1::80"]
     depends_on: {db: {condition: service_healthy}}
   db:
     image: IMAGE
-    command: ["sh", "-c", "echo db up; LOOP"]
+    command: ["sh", "-c", "TRAP; echo db up; LOOP"]
     healthcheck: {test: "true", interval: 200ms, retries: 20}
     volumes: ["data:/data"]
 volumes: {data: {}}
@@ -264,6 +268,7 @@ services:
     assert "is unhealthy" in done.stderr
     assert app.states() == {f"{app.name}-a-1": "running"}
     app("exec", "-T", "a", "touch", "/ok")
+    app.engine.wait_for("healthy", name=f"{app.name}-a-1")  # up --wait ends at once if it is not
     app("up", "--wait", "--wait-timeout", "60")
 
 
