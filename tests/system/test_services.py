@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import select
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,9 +71,8 @@ services:
 """
 
 
-@pytest.mark.parametrize("runtime", ["container", "microvm"])
-def test_a_service_is_checked_from_outside(app: App, runtime: str) -> None:
-    app.file(CHECKED.replace("RUNTIME", runtime))
+def test_a_service_is_checked_from_outside(app: App) -> None:
+    app.file(CHECKED.replace("RUNTIME", "container"))
     started = app("up", "-d")
     assert f"Container {app.name}-web-1  Healthy" in started.stderr
     web = app.engine.ok("GET", f"/containers/{app.name}-web-1/json")
@@ -92,3 +95,152 @@ def test_an_unhealthy_one_is_started_again(app: App) -> None:
     after = app.engine.ok("GET", f"/containers/{name}/json")
     assert after["State"]["StartedAt"] != before
     assert after["RestartCount"] >= 1
+
+
+#: Requests one after the other, each on a connection of its own, until standard input ends. Told
+#: a name server, the address is asked for before each request. Prints every new answer.
+REQUESTS = """
+import json, select, sys, time, urllib.request
+import dns.resolver
+server, port = sys.argv[1:]
+resolver = dns.resolver.Resolver(configure=False)
+resolver.nameservers = [server] if server else []
+answers, failures = {}, []
+while not select.select([sys.stdin], [], [], 0.005)[0]:
+    try:
+        host = "127.0.0.1"
+        if server:
+            host = resolver.resolve("web.", lifetime=20)[0].to_text()
+        with urllib.request.urlopen(f"http://{host}:{port}/", timeout=20) as answer:
+            text = answer.read().decode().strip()
+        if text not in answers:
+            print(text, flush=True)
+        answers[text] = answers.get(text, 0) + 1
+    except (OSError, dns.exception.DNSException) as error:
+        if answers:  # it is up
+            failures.append(f"{time.monotonic():.2f}: {host}: {error!r}")
+print(json.dumps({"answers": answers, "failures": failures}))
+"""
+
+
+class Load:
+    """A client that makes requests all the time; from within an instance, if one is named."""
+
+    def __init__(self, app: App, *, inside: str = "", port: int = 80) -> None:
+        enter, server = [], ""
+        if inside:
+            info = app.engine.ok("GET", f"/containers/{app.name}-{inside}-1/json")
+            enter = ["nsenter", "-t", str(info["State"]["Pid"]), "-n"]
+            server = info["NetworkSettings"]["Gateway"]
+        self._process = subprocess.Popen(
+            [*enter, sys.executable, "-c", REQUESTS, server, str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.answers: dict[str, int] = {}
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Load:
+        return self
+
+    def seen(self, text: str) -> None:
+        """Waits for a new answer, which must be this one."""
+        assert self._process.stdout is not None
+        assert select.select([self._process.stdout], [], [], 60)[0]
+        assert self._process.stdout.readline().strip() == text
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            rest = self._process.communicate("", timeout=60)[0]
+        finally:
+            self._process.kill()
+        result = json.loads(rest.splitlines()[-1])
+        self.answers, self.failures = result["answers"], result["failures"]
+
+
+ROLLED = """
+services:
+  client: {image: IMAGE, command: ["sh", "-c", "LOOP"], stop_grace_period: 1s}
+  web:
+    image: IMAGE
+    runtime: RUNTIME
+    scale: COUNT
+    command:
+      - sh
+      - -c
+      - mkdir /w; echo VERSION >/w/index.html; sleep 0.5; httpd -p 80 -h /w; LOOP
+    ports: [PORTS]
+    expose: ["80"]
+    stop_grace_period: 1s
+    x-gemel: {drain: 1s}
+"""
+
+
+def _published(app: App) -> tuple[str, int]:
+    host, _, port = app("port", "web", "80").stdout.strip().rpartition(":")
+    return host, int(port)
+
+
+@pytest.mark.parametrize("runtime", ["container", "microvm"])
+def test_an_update_of_one_replica_loses_no_request(app: App, runtime: str) -> None:
+    text = (
+        ROLLED.replace("RUNTIME", runtime).replace("COUNT", "1").replace("PORTS", '"127.0.0.1::80"')
+    )
+    if runtime == "microvm":  # and what its health check from outside says is waited for
+        check = "healthcheck: {http: /, port: 80, interval: 200ms, retries: 100}"
+        text = text.replace("drain: 1s", f"drain: 1s, {check}")
+    app.file(text.replace("VERSION", "one"))
+    app("up", "-d")
+    address = _published(app)
+    before = app.engine.ok("GET", f"/containers/{app.name}-web-1/json")["Id"]
+    with Load(app, port=address[1]) as load, Load(app, inside="client") as inner:
+        load.seen("one")
+        inner.seen("one")
+        app.file(text.replace("VERSION", "two"))
+        app("update", "web")
+        load.seen("two")
+        inner.seen("two")
+    assert (load.failures, inner.failures) == ([], [])
+    assert _published(app) == address
+    assert sorted(app.states()) == [f"{app.name}-client-1", f"{app.name}-web-1"]
+    assert app.engine.ok("GET", f"/containers/{app.name}-web-1/json")["Id"] != before
+
+
+@pytest.mark.parametrize("runtime", ["container", "microvm"])
+def test_a_changed_up_rolls_over_two_replicas(app: App, runtime: str) -> None:
+    text = ROLLED.replace("RUNTIME", runtime).replace("COUNT", "2").replace("PORTS", "")
+    text += "    deploy: {update_config: {order: stop-first}}\n"
+    app.file(text.replace("VERSION", "one"))
+    app("up", "-d")
+    with Load(app, inside="client") as load:
+        load.seen("one")
+        app.file(text.replace("VERSION", "two"))
+        app("up", "-d")
+        load.seen("two")
+    assert load.failures == []
+    assert sorted(app.states()) == [f"{app.name}-{n}" for n in ("client-1", "web-1", "web-2")]
+
+
+def test_an_update_that_fails_is_rolled_back(app: App) -> None:
+    text = ROLLED.replace("RUNTIME", "container").replace("COUNT", "2").replace("PORTS", "")
+    text += """
+    healthcheck: {test: "test -e /w/index.html", interval: 200ms, retries: 3, start_period: 1s}
+    deploy: {update_config: {order: start-first, failure_action: rollback}}
+"""
+    app.file(text.replace("VERSION", "one"))
+    app("up", "-d", "--wait")
+    ids = {e["Id"] for e in app.engine.ok("GET", "/containers/json") if app.name in e["Names"][0]}
+    app.file(text.replace("VERSION", "two").replace("test -e", "test ! -e"))
+    with Load(app, inside="client") as load:
+        load.seen("one")
+        failed = app("up", "-d", check=False)
+    assert failed.returncode != 0
+    assert "the update of web has failed" in failed.stderr
+    assert "is unhealthy" in failed.stderr
+    assert (load.failures, list(load.answers)) == ([], ["one"])
+    left = {
+        e["Id"] for e in app.engine.ok("GET", "/containers/json?all=1") if app.name in e["Names"][0]
+    }
+    assert left == ids
+    assert set(app.states().values()) == {"running"}

@@ -64,6 +64,34 @@ async def start(call: Call) -> web.StreamResponse:
     return empty()
 
 
+#: The longest wait for a container to be ready or drained, in seconds.
+LONGEST_WAIT = 3600
+
+
+def _seconds(call: Call, default: int) -> float:
+    wanted = call.query.number("t")
+    return float(min(LONGEST_WAIT, max(0, default if wanted is None else wanted)))
+
+
+async def start_held(call: Call) -> web.StreamResponse:
+    """POST /gemel/containers/{id}/start-held"""
+    await call.engine.containers.start_held(call.args["id"])
+    return empty()
+
+
+async def admit(call: Call) -> web.StreamResponse:
+    """POST /gemel/containers/{id}/admit?replaces=ID&t=SECONDS"""
+    replaces = call.query.text("replaces")
+    await call.engine.containers.admit(call.args["id"], replaces, _seconds(call, 60))
+    return empty()
+
+
+async def drain(call: Call) -> web.StreamResponse:
+    """POST /gemel/containers/{id}/drain?t=SECONDS"""
+    await call.engine.containers.drain(call.args["id"], _seconds(call, 10))
+    return empty()
+
+
 async def stop(call: Call) -> web.StreamResponse:
     """POST /containers/{id}/stop"""
     query = call.query
@@ -255,6 +283,9 @@ def add_routes(router: Router) -> None:
         (get, "/containers/{id}/export", export),
         (post, "/containers/{id}/start", start),
         (post, "/containers/{id}/stop", stop),
+        (post, "/gemel/containers/{id}/start-held", start_held),
+        (post, "/gemel/containers/{id}/admit", admit),
+        (post, "/gemel/containers/{id}/drain", drain),
         (post, "/containers/{id}/restart", restart),
         (post, "/containers/{id}/kill", kill),
         (post, "/containers/{id}/pause", pause),

@@ -33,6 +33,7 @@ APPLICATION: Table = {
     "rm": Entry("remove", "rm", "Remove stopped containers"),
     "create": Entry("up", "create", "Create the application without starting it"),
     "scale": Entry("up", "scale", "Change the number of replicas"),
+    "update": Entry("up", "update", "Replace services without losing a request"),
     "config": Entry("config", "config", "Check the Compose file and show it resolved"),
     "ls": Entry("projects", "ls", "List applications (Compose projects)"),
 }

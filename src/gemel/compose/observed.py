@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from gemel.compose.project import Project, Service
 
 Json = dict[str, Any]
 PREFIX = "com.docker.compose."
+#: A name of a container that is to replace another one: the other's id goes before it.
+_BESIDE = re.compile("[0-9a-f]{12}_")
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +54,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     def of(self, service: str) -> list[Container]:
         """The containers of a service by their number, one-off ones left out."""
         found = [c for c in self.containers if c.service == service and not c.oneoff]
-        return sorted(found, key=lambda c: (c.index, c.name))
+        # the one of an update that was broken off comes after the one it was to replace
+        return sorted(found, key=lambda c: (c.index, bool(_BESIDE.match(c.name)), c.name))
 
 
 def observe(

@@ -6,98 +6,30 @@ from typing import Any
 
 import msgspec
 
-from gemel.compose.builds import built_before
+from gemel.compose import extension
 from gemel.compose.confighash import config_hash, network_hash
 from gemel.compose.mounts import changed_file
 from gemel.compose.observed import Container, Observed
+from gemel.compose.planimages import plan_images as plan_images
 from gemel.compose.project import Project, Service
 from gemel.compose.requests import PREFIX, Inherited
-from gemel.compose.steps import Draft, Kind, Plan
+from gemel.compose.rolling import (
+    START_FIRST,
+    STOP_FIRST,
+    Rolling,
+    no_roll,
+    no_start_first,
+    rolling,
+)
+from gemel.compose.steps import Change, Draft, Kind, Plan
+from gemel.compose.upoptions import ALWAYS as ALWAYS
+from gemel.compose.upoptions import MISSING as MISSING
+from gemel.compose.upoptions import NEVER as NEVER
+from gemel.compose.upoptions import UpOptions as UpOptions
+from gemel.compose.upoptions import targets as targets
 from gemel.errors import Conflict, NotFound
 
 Json = dict[str, Any]
-MISSING, ALWAYS, NEVER = "missing", "always", "never"
-
-
-class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of ``up`` and ``create``; names are those of the command line."""
-
-    services: tuple[str, ...] = ()
-    """Those meant; none: all."""
-    no_deps: bool = False
-    force_recreate: bool = False
-    no_recreate: bool = False
-    always_recreate_deps: bool = False
-    remove_orphans: bool = False
-    renew_anon_volumes: bool = False
-    timeout: int | None = None
-    build: str = MISSING
-    """missing, always (--build), never (--no-build)."""
-    pull: str = ""
-    """Policy of the command line over the file's: always, missing, never."""
-    start: bool = True
-    """False: create only."""
-
-
-def targets(project: Project, options: UpOptions) -> list[str]:
-    """The services an ``up`` is about, dependencies first. Raises NotFound."""
-    wanted = list(options.services) or list(project.services)
-    for name in wanted:
-        project.service(name)
-    return wanted if options.no_deps else project.with_dependencies(wanted)
-
-
-def plan_images(project: Project, observed: Observed, options: UpOptions) -> Plan:
-    """Images to build or pull before ``plan_up`` can tell what differs."""
-    draft = Draft()
-    built: dict[str, int] = {}
-    pulled: set[str] = set()
-    names = targets(project, options)
-    for name in [*names, *_contexts(project, names)]:
-        _image(project, project.service(name), observed, options, draft, built, pulled)
-    return draft.plan()
-
-
-def _contexts(project: Project, names: list[str]) -> list[str]:
-    """Services that are only built because another's build uses their image."""
-    found: dict[str, None] = {}
-    for name in names:
-        for other in built_before(project.service(name)):
-            if other not in names:
-                found[other] = None
-    return list(found)
-
-
-def _image(
-    project: Project,
-    service: Service,
-    observed: Observed,
-    options: UpOptions,
-    draft: Draft,
-    built: dict[str, int],
-    pulled: set[str],
-) -> None:
-    image = project.image_of(service)
-    there = image in observed.images
-    policy = options.pull or service.pull_policy
-    if "provider" in service.config or service.name in built:
-        return
-    if service.build is not None and options.build != NEVER and policy not in (ALWAYS, NEVER):
-        if not there or options.build == ALWAYS or policy == "build":
-            after = set()
-            for other in built_before(service):
-                _image(project, project.service(other), observed, options, draft, built, pulled)
-                if other in built:
-                    after.add(built[other])
-            reason = "--build" if options.build == ALWAYS else "the image is not there"
-            reason = "pull_policy: build" if policy == "build" else reason
-            built[service.name] = draft.add(Kind.BUILD, image, reason, after, service=service.name)
-        return
-    if image in pulled or policy == NEVER or (there and policy != ALWAYS):
-        return
-    pulled.add(image)
-    reason = "pull policy always" if there else "the image is not there"
-    draft.add(Kind.PULL, image, reason, set(), service=service.name)
 
 
 def plan_up(project: Project, observed: Observed, options: UpOptions) -> Plan:
@@ -128,6 +60,8 @@ class _Up:
         self.recreated: set[str] = set()
         self.gone: dict[str, Container] = {}
         """Containers that are removed before their services are looked at, by id."""
+        self.changes: dict[str, list[Change]] = {}
+        """Service → containers that are replaced one by one."""
         self.waits: dict[tuple[str, str, bool], int] = {}
 
     def plan(self) -> Plan:
@@ -222,10 +156,22 @@ class _Up:
         old = {c.index: c for c in before_all if c.id in self.gone}
         keep, surplus = there[: service.scale], there[service.scale :]
         for container in reversed(surplus):
-            self._remove(container, f"scaled down to {service.scale}")
+            drain = self._drain(service) if keep else None
+            self._remove(container, f"scaled down to {service.scale}", drain=drain)
+        rolls = self._rolls(service)
         for container in keep:
             reason = self._differs(service, container)
-            if reason:
+            if reason and rolls and container.state == "running":
+                self.recreated.add(service.name)
+                self.changes.setdefault(service.name, []).append(
+                    Change(
+                        container=container,
+                        name=self.project.container_name(service, container.index),
+                        reason=reason,
+                        inherit=self._inherit(container),
+                    )
+                )
+            elif reason:
                 self.recreated.add(service.name)
                 made.add(
                     self.draft.add(
@@ -330,7 +276,53 @@ class _Up:
                     return f"its volume is not {name}"
         return ""
 
-    def _remove(self, container: Container, reason: str, volumes: bool = False) -> int:
+    def _rolling(self, service: Service) -> Rolling | None:
+        options = self.options
+        asked = options.update and service.name in self.asked
+        return rolling(service, asked=asked, order=options.order if asked else "")
+
+    def _rolls(self, service: Service) -> bool:
+        """Whether its running containers are replaced one by one."""
+        if not (self.options.start and self.options.roll) or self._rolling(service) is None:
+            return False
+        reason = no_roll(self.project, service)
+        if reason:
+            self.draft.warnings.append(f"{service.name} is made anew at once: {reason}")
+        return not reason
+
+    def _drain(self, service: Service) -> float:
+        seconds = extension.drain(service)
+        return 0.0 if seconds is None else seconds
+
+    def _update(self, service: Service, after: set[int]) -> int:
+        """The step that replaces containers one by one."""
+        how = self._rolling(service)
+        assert how is not None
+        reason = no_start_first(service)
+        if how.order == START_FIRST and reason:
+            self.draft.warnings.append(
+                f"{service.name}: the old instance is stopped before the new one starts: {reason}"
+            )
+            how = msgspec.structs.replace(how, order=STOP_FIRST)
+        changes = self.changes[service.name]
+        return self.draft.add(
+            Kind.UPDATE,
+            service.name,
+            f"{changes[0].reason}, {how.order}",
+            after,
+            service=service.name,
+            changes=tuple(changes),
+            rolling=how,
+            timeout=self.options.timeout,
+        )
+
+    def _remove(
+        self,
+        container: Container,
+        reason: str,
+        volumes: bool = False,
+        drain: float | None = None,
+    ) -> int:
         after: set[int] = set()
         if container.running:
             after.add(
@@ -343,6 +335,7 @@ class _Up:
                     index=container.index,
                     container=container,
                     timeout=self.options.timeout,
+                    drain=drain,
                 )
             )
         return self.draft.add(
@@ -361,9 +354,10 @@ class _Up:
         started = self.started.setdefault(service.name, set())
         made = [self.draft.steps[id] for id in sorted(self.made.get(service.name, ()))]
         remade = {s.index for s in made}
+        changed = {change.container.id for change in self.changes.get(service.name, ())}
         stopped, restarting = [], []
         for container in self.observed.of(service.name)[: service.scale]:
-            if container.index in remade or container.id in self.gone:
+            if container.index in remade or container.id in changed | self.gone.keys():
                 continue
             if not container.running:
                 stopped.append(container)
@@ -371,9 +365,11 @@ class _Up:
                 restarting.append(container)
             else:
                 self.draft.unchanged.append(container)
-        if not (made or stopped or restarting):
+        if not (made or stopped or restarting or changed):
             return
         ready = self._ready(service)
+        if changed:
+            started.add(self._update(service, ready | self._before(service)))
         for step in made:
             started.add(self._start_one(service, step.name, step.index, ready | {step.id}))
         for container in stopped:

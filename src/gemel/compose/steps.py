@@ -8,6 +8,7 @@ import msgspec
 
 from gemel.compose.observed import Container
 from gemel.compose.requests import Inherited
+from gemel.compose.rolling import Rolling
 
 
 class Kind(enum.StrEnum):
@@ -22,11 +23,22 @@ class Kind(enum.StrEnum):
     START = "start"
     WAIT = "wait"
     RESTART = "restart"
+    UPDATE = "update"
     STOP = "stop"
     REMOVE = "remove"
     REMOVE_NETWORK = "remove network"
     REMOVE_VOLUME = "remove volume"
     REMOVE_IMAGE = "remove image"
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A container of an UPDATE that is to be replaced."""
+
+    container: Container
+    name: str
+    """Of the new one in the end."""
+    reason: str
+    inherit: tuple[Inherited, ...] = ()
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +65,12 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to wait for a container to stop; None: its own."""
     volumes: bool = False
     """REMOVE: its anonymous volumes too."""
+    changes: tuple[Change, ...] = ()
+    """UPDATE: what is replaced, in this order."""
+    rolling: Rolling | None = None
+    """UPDATE: how."""
+    drain: float | None = None
+    """STOP: its connections may go on so long (seconds) while others take its place."""
 
 
 class Plan(msgspec.Struct, frozen=True):

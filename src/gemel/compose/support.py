@@ -116,8 +116,8 @@ SERVICE: dict[str, Entry] = {
     "deploy.resources.reservations.devices": _refused("devices are not reserved"),
     "deploy.resources.reservations.generic_resources": _ignored("of Swarm only"),
     "deploy.restart_policy": Entry(why="delay and window are the engine's own"),
-    "deploy.rollback_config": _ignored("updates replace what differs at once"),
-    "deploy.update_config": _ignored("updates replace what differs at once"),
+    "deploy.rollback_config": _ignored("a rollback starts the old instances again, at once"),
+    "deploy.update_config": Entry(why="a failing instance is taken back at once"),
     "develop": _ignored("files are not watched"),
     "device_cgroup_rules": _refused("name the devices"),
     "devices": _vm_refused("a micro VM sees no device of the host"),
@@ -177,6 +177,7 @@ SERVICE: dict[str, Entry] = {
     ),
     "volumes.*.volume.labels": _ignored("use the volume's own labels"),
     "volumes_from": Entry(),
+    "x-gemel.drain": Entry(why="what is open then ends with the old instance"),
     "x-gemel.healthcheck": Entry(why="HTTP, TCP and gRPC from outside; see compose.md"),
     "x-gemel.restart-on-unhealthy": Entry(),
 }

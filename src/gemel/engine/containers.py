@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable
 from gemel.engine import attaching, committing, creation, filters, inspect, resolve, spec, stats
 from gemel.engine.core import Core, Live
 from gemel.engine.facade import Attached, CommitRequest, Filters, Json, Jsons, LogQuery
+from gemel.engine.handover import Handover
 from gemel.engine.lifecycle import Lifecycle
 from gemel.engine.records import Container, parse_stamp
 from gemel.errors import Conflict, GemelError, InvalidInput
@@ -25,6 +26,7 @@ class Containers:
     def __init__(self, core: Core, lifecycle: Lifecycle) -> None:
         self.core = core
         self.lifecycle = lifecycle
+        self.handover = Handover(core, lifecycle)
         self._names: set[str] = set()
 
     async def create(self, request: CreateRequest, name: str | None, platform: str = "") -> Json:
@@ -95,6 +97,19 @@ class Containers:
 
     async def start(self, ref: str) -> None:
         await self.lifecycle.start(self.core.container(ref))
+
+    async def start_held(self, ref: str) -> None:
+        """Starts it without names and ports of its own."""
+        await self.handover.start_held(self.core.container(ref))
+
+    async def admit(self, ref: str, replaces: str, seconds: float) -> None:
+        """Once it is ready, it takes over from the container ``replaces`` (empty: from none)."""
+        old = self.core.container(replaces) if replaces else None
+        await self.handover.admit(self.core.container(ref), old, seconds)
+
+    async def drain(self, ref: str, seconds: float) -> None:
+        """Takes it out of names and ports, and waits for its connections to end."""
+        await self.handover.drain(self.core.container(ref), seconds)
 
     async def stop(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         await self.lifecycle.stop(self.core.container(ref), timeout, signal)

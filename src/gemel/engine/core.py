@@ -230,7 +230,7 @@ class Core:
         for one in self.containers.values():
             if not one.state.running:
                 continue
-            ready = one.state.health in ("", "healthy")
+            ready = one.state.health in ("", "healthy") and not one.state.held
             host = one.request.host_config
             for end in one.endpoints:
                 names = [one.name, one.id[:12], *(end.settings.aliases or [])]
@@ -259,7 +259,7 @@ class Core:
             if end is None or not one.state.running:
                 continue
             network = self.networks.get(end.network_id)
-            for bound in one.bindings:
+            for bound in one.bindings if not one.state.held else ():
                 result.append(
                     PublishedPort(
                         host_ip=bound.host_ip,

@@ -45,8 +45,11 @@ class Lifecycle:
 
     # --- start --------------------------------------------------------------------
 
-    async def start(self, one: Container) -> None:
-        """Starts a container. Raises NotModified if it runs already."""
+    async def start(self, one: Container, *, held: bool = False) -> None:
+        """Starts a container. Raises NotModified if it runs already.
+
+        held: without published ports, and not under names that others share (see handover).
+        """
         async with self.core.locked(one) as live:
             if one.state.running:
                 raise NotModified(f"container {one.name} is running already")
@@ -54,6 +57,7 @@ class Lifecycle:
                 raise Conflict(f"container {one.name} is being removed")
             one.state.restarts = 0
             one.state.stopped_by_user = False
+            one.state.held = held
             live.stopping = False
             try:
                 await self._start(one, live)
@@ -93,7 +97,9 @@ class Lifecycle:
         async with contextlib.AsyncExitStack() as undo:
             rootfs = await core.images.rootfs(core.images.find(one.image_id))
             namespace = await self._connect(one, undo)
-            await choose_ports(core, one, undo)
+            one.bindings = []
+            if not one.state.held:
+                await choose_ports(core, one, undo)
             full = spec.build(core, one, rootfs=rootfs, namespace=namespace, write=True)
             one.state.status = "running"  # so that names and ports count it from now on
             undo.callback(setattr, one.state, "status", "exited")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+import msgspec
+
 from gemel.engine import resolve
 from gemel.engine.core import Core, log
 from gemel.engine.records import Binding, Container
@@ -83,6 +85,44 @@ async def _hold(
             continue
         return bound
     raise last or Conflict(f"no free port for {port}/{protocol}")
+
+
+async def hand_over(core: Core, one: Container, old: Container | None) -> None:
+    """Gives a running container the ports it asks for, those of ``old`` where they fit.
+
+    A port that the kernel chose for ``old`` stays the same. Nothing is changed in the
+    firewall. Raises Conflict, InvalidInput; all is as before then.
+    """
+    if not any(end.address for end in one.endpoints):
+        return
+    left = list(old.bindings) if old is not None else []
+    moved: list[Binding] = []
+    fresh: list[Binding] = []
+    try:
+        for host_ip, host_port, port, protocol in resolve.wanted_ports(one.request):
+            low, high = _range(host_port)
+            for bound in left:
+                same = bound.protocol == protocol and bound.host_ip == (host_ip or "0.0.0.0")
+                fits = bound.port == port if low == 0 else low <= bound.host_port <= high
+                if same and fits:
+                    left.remove(bound)
+                    moved.append(msgspec.structs.replace(bound, port=port))
+                    break
+            else:
+                fresh.append(
+                    await _hold(core, one, host_ip or "0.0.0.0", host_port, port, protocol)
+                )
+    except BaseException:
+        for bound in fresh:
+            await core.net.release(_published(one, bound))
+        raise
+    for bound in moved:
+        await core.net.hand_over(_published(one, bound))
+    if old is not None:
+        for bound in left:
+            await core.net.release(_published(old, bound))
+        old.bindings = []
+    one.bindings = [*moved, *fresh]
 
 
 def _range(text: str) -> tuple[int, int]:

@@ -96,6 +96,8 @@ class State(msgspec.Struct, kw_only=True):
     health: str = ""
     """"" without a check, else starting, healthy, unhealthy."""
     failing_streak: int = 0
+    held: bool = False
+    """Kept out of shared names and published ports: not admitted yet, or on its way out."""
     health_log: list[dict[str, Any]] = []
 
     @property

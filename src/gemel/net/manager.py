@@ -286,6 +286,10 @@ class NetworkManager:
         """Holds a port of the host for ``port.instance_id``. Raises Conflict (says who has it)."""
         await asyncio.to_thread(self._reservations.reserve, port)
 
+    async def hand_over(self, port: PublishedPort) -> None:
+        """Gives a held port to another instance, ``port.instance_id``."""
+        self._reservations.hand_over(port)
+
     async def release(self, port: PublishedPort) -> None:
         """Lets go of a port. Idempotent."""
         self._reservations.release(port)

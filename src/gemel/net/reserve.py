@@ -110,6 +110,15 @@ class Reservations:
         if made is not None:
             made.close()
 
+    def hand_over(self, port: PublishedPort) -> None:
+        """Gives a held port to ``port.instance_id``; it is reserved if nobody has it."""
+        with self._lock:
+            key = _key(port)
+            if key in self._held:
+                self._held[key] = self._held[key][0], port.instance_id
+            else:
+                self._reserve(port, key)
+
     def close(self) -> None:
         """Lets go of all."""
         with self._lock:

@@ -141,6 +141,15 @@ class MemoryContainers:
         box.running = False
         box.ended.set()
 
+    async def start_held(self, ref: str) -> None:
+        await self.start(ref)
+
+    async def admit(self, ref: str, replaces: str, seconds: float) -> None:
+        self.find(ref)
+
+    async def drain(self, ref: str, seconds: float) -> None:
+        self.find(ref)
+
     async def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         self.find(ref)
 

@@ -13,6 +13,7 @@ from gemel.cli.complete import SERVICES
 from gemel.client.project.source import Project
 from gemel.client.project.up import Style, Up
 from gemel.compose.plan import ALWAYS, MISSING, NEVER, UpOptions, targets
+from gemel.compose.rolling import ORDERS
 from gemel.errors import InvalidInput
 
 _SHARED: list[Callable[[Any], Any]] = [
@@ -78,7 +79,9 @@ def changed(project: Project, services: tuple[str, ...], given: dict[str, Any]) 
     return project.with_scale(counts) if counts else project
 
 
-def options_of(services: tuple[str, ...], given: dict[str, Any], *, start: bool) -> UpOptions:
+def options_of(
+    services: tuple[str, ...], given: dict[str, Any], *, start: bool, roll: bool = True
+) -> UpOptions:
     """What plans take, from the command's options. Raises InvalidInput for contradictions."""
     if given["build"] and given["no_build"]:
         raise InvalidInput("--build and --no-build exclude each other")
@@ -94,6 +97,7 @@ def options_of(services: tuple[str, ...], given: dict[str, Any], *, start: bool)
         build=ALWAYS if given["build"] else NEVER if given["no_build"] else MISSING,
         pull=given["pull"] or "",
         start=start,
+        roll=roll,
     )
 
 
@@ -130,7 +134,8 @@ def up(app: App, services: tuple[str, ...], **given: Any) -> int:
     project = changed(app.project(), services, given)
     if given["exit_code_from"]:
         project.service(given["exit_code_from"])
-    options = options_of(services, given, start=not given["no_start"])
+    # in the foreground the output of what is replaced could not be followed
+    options = options_of(services, given, start=not given["no_start"], roll=detach)
     app.lint(project, targets(project, options))
     work = Up(app.client, project, options, style_of(app), keep=given["keep"])
     if given["dry_run"]:
@@ -157,6 +162,48 @@ def create(app: App, services: tuple[str, ...], **given: Any) -> int:
     options = options_of(services, given, start=False)
     app.lint(project, targets(project, options))
     work = Up(app.client, project, options, style_of(app), keep=given["keep"])
+    if given["dry_run"]:
+        for line in work.dry_run():
+            output.say(line)
+        return 0
+    work.detached(work.prepare())
+    return 0
+
+
+@command()
+@click.argument("services", nargs=-1, required=True, type=SERVICES, metavar="SERVICE...")
+@click.option("--no-build", is_flag=True, help="Use the image that is there.")
+@click.option(
+    "--pull",
+    type=click.Choice(["always", "missing", "never"]),
+    default=None,
+    help="When to pull images.",
+)
+@click.option("--force", is_flag=True, help="Replace also what has not changed.")
+@click.option("--order", type=click.Choice(ORDERS), default=None, help="Over the file's.")
+@click.option("-t", "--timeout", type=int, default=None, help="Seconds before a kill.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
+@pass_app
+def update(app: App, services: tuple[str, ...], **given: Any) -> int:  # fmt: skip
+    """Replace running instances of services by what the file says now, without losing a request.
+
+    Images that the file builds are built first. A new instance gets names and published ports
+    once it is ready; the old one ends when its connections have ended. deploy.update_config
+    and x-gemel.drain say more; other services are left as they are.
+    """
+    project = app.project().enabling(services)
+    options = UpOptions(
+        services=services,
+        no_deps=True,
+        force_recreate=given["force"],
+        timeout=given["timeout"],
+        build=NEVER if given["no_build"] else ALWAYS,
+        pull=given["pull"] or "",
+        update=True,
+        order=given["order"] or "",
+    )
+    app.lint(project, services)
+    work = Up(app.client, project, options, style_of(app))
     if given["dry_run"]:
         for line in work.dry_run():
             output.say(line)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gemel.client.engine import Client
-from gemel.client.project import images, placed
+from gemel.client.project import images, placed, rolling
 from gemel.client.project.display import Progress
 from gemel.client.project.pool import run_graph
 from gemel.client.project.waiting import NotReady, last_lines, wait_for
@@ -67,6 +67,7 @@ class Executor:
             Kind.START: self._start,
             Kind.WAIT: self._wait,
             Kind.RESTART: self._restart,
+            Kind.UPDATE: self._update,
             Kind.STOP: self._stop,
             Kind.REMOVE: self._remove,
             Kind.REMOVE_NETWORK: self._remove_resource,
@@ -209,6 +210,9 @@ class Executor:
         self.client.call("POST", path, query={"t": step.timeout}, timeout=limit).read()
         self.shown.done(label(step), "Started")
 
+    def _update(self, step: Step) -> None:
+        rolling.Update(self, step, self.ids.__setitem__).run()
+
     def _wait(self, step: Step) -> None:
         """All containers of a service, one after the other: the slowest decides anyway."""
         for id, name in self._members(step.service):
@@ -244,6 +248,12 @@ class Executor:
 
     def _stop(self, step: Step) -> None:
         self.shown.working(label(step), "Stopping")
+        if step.drain is not None:
+            path = f"/gemel/containers/{self.container_id(step)}/drain"
+            try:
+                self.client.post(path, t=max(1, round(step.drain)), timeout=step.drain + 60)
+            except NotFound:
+                pass
         self._stop_container(self.container_id(step), step.timeout)
         self.shown.done(label(step), "Stopped")
 
@@ -311,5 +321,6 @@ def label(step: Step) -> str:
         Kind.PULL: "Image",
         Kind.BUILD: "Image",
         Kind.REMOVE_IMAGE: "Image",
+        Kind.UPDATE: "Service",
     }
     return f"{kinds.get(step.kind, 'Container')} {step.name}"

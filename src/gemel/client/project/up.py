@@ -23,7 +23,7 @@ from gemel.compose.steps import Kind, Plan
 from gemel.errors import CommandNotFound, CommandNotRunnable, Failed, NotFound, NotModified
 
 #: Steps that begin once everything exists.
-STARTING = (Kind.START, Kind.WAIT, Kind.RESTART)
+STARTING = (Kind.START, Kind.WAIT, Kind.RESTART, Kind.UPDATE)
 
 
 class Style(NamedTuple):
