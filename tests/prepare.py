@@ -13,6 +13,7 @@ from gemel.model.paths import Paths
 from gemel.runtime.microvm import artifacts
 from gemel.runtime.microvm.initrd import ensure_initrd
 from gemel.runtime.microvm.kernel import ensure_kernel
+from tests import fetch_clients
 
 
 async def prepare(folder: Path) -> None:
@@ -23,5 +24,12 @@ async def prepare(folder: Path) -> None:
     await ensure_initrd(paths, kernel, artifacts.find("agent"))
 
 
+def main(folder: Path) -> None:
+    """Everything; without Docker's clients the tests go on."""
+    asyncio.run(prepare(folder))
+    if why := fetch_clients.fetch(folder):
+        print(f"no current docker and Compose v2: {why}", file=sys.stderr)
+
+
 if __name__ == "__main__":
-    asyncio.run(prepare(Path(sys.argv[1]).resolve()))
+    main(Path(sys.argv[1]).resolve())
