@@ -21,6 +21,7 @@ from gemel.api import (
     execs,
     images,
     networks,
+    observing,
     system,
 )
 from gemel.api.call import Call, Handler
@@ -50,7 +51,7 @@ _HEADERS = {
 def make_router() -> Router:
     """All routes."""
     router = Router()
-    for part in (system, containers, container_streams, execs, images, networks):
+    for part in (system, containers, container_streams, execs, images, networks, observing):
         part.add_routes(router)
     return router
 

@@ -42,6 +42,8 @@ INSIDE: Table = {
     "stats": Entry("stats", "stats", "Show CPU, memory and I/O as it is used"),
     "port": Entry("look", "port", "Show the published address of a port"),
     "inspect": Entry("look", "inspect", "Show everything about an object as JSON"),
+    "why": Entry("why", "why", "Say what has happened to a service"),
+    "traffic": Entry("traffic", "traffic", "Show the calls between services"),
     "events": Entry("look", "events", "Follow what happens"),
     "attach": Entry("execute", "attach", "Connect to a running program's terminal"),
     "cp": Entry("copy", "cp", "Copy files from and to an instance"),

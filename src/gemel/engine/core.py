@@ -112,6 +112,8 @@ class Core:
         self.live: dict[str, Live] = {}
         self.sync_names = Coalesced(self._names)
         self.sync_ports = Coalesced(self._ports)
+        self.observers: list[Callable[[], None]] = []
+        """Called when addresses or ports of networks change; they neither wait nor raise."""
         self.promised: set[tuple[str, str]] = set()
         """Network id and address of containers that are being made, not kept yet."""
         self.started = time.time()
@@ -273,7 +275,13 @@ class Core:
                 )
         return result
 
+    def network_changed(self) -> None:
+        """Tells those who look at the network."""
+        for observer in self.observers:
+            observer()
+
     async def _names(self) -> None:
+        self.network_changed()
         await self.net.set_endpoints(self.endpoints(), list(self.networks.values()))
 
     async def _ports(self) -> None:

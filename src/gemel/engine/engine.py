@@ -11,6 +11,7 @@ from gemel.engine.execs import Execs
 from gemel.engine.images import Images
 from gemel.engine.lifecycle import Lifecycle
 from gemel.engine.networks import Networks
+from gemel.engine.observing import Observing
 from gemel.engine.records import Container, Volume
 from gemel.engine.system import System
 from gemel.engine.volumes import Volumes
@@ -41,6 +42,7 @@ class Engine:
         self.images = Images(core)
         self.networks = Networks(core)
         self.volumes = Volumes(core)
+        self.observing = Observing(core)
         self.system = System(core, self.stopped.set)
 
     @classmethod
@@ -108,6 +110,7 @@ class Engine:
         """Ends the engine; instances go on running."""
         core = self.core
         left = self.busy
+        await self.observing.close()
         await core.close_tasks()
         for runtime in core.runtimes.values():
             await runtime.close()

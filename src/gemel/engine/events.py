@@ -45,6 +45,10 @@ class Events:
             else:
                 queue.put_nowait(event)
 
+    def past(self) -> list[Json]:
+        """The events that are kept, oldest first."""
+        return list(self._past)
+
     def stream(self, since: int, until: int, wanted: Filters) -> AsyncIterator[Json]:
         """Registers now; yields past events after ``since`` (ns) and new ones up to ``until``."""
         queue: asyncio.Queue[Json] = asyncio.Queue(QUEUE)

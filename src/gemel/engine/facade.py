@@ -17,6 +17,7 @@ from gemel.model.docker import (
     NetworkCreate,
     VolumeCreate,
 )
+from gemel.observe.capture.records import Query
 from gemel.runtime.base import ExecSession, PathStat, Stream
 
 Json = dict[str, Any]
@@ -226,6 +227,24 @@ class System(Protocol):
     async def shutdown(self) -> None: ...
 
 
+class Observing(Protocol):
+    """What services say to each other."""
+
+    async def start(self) -> bool:
+        """Makes sure that traffic is recorded; True if that begins now."""
+        ...
+
+    async def stop(self) -> None: ...
+    def lines(self, query: Query) -> AsyncIterator[bytes]:
+        """Exchanges as JSON lines, oldest first."""
+        ...
+
+    async def show(self, id: str) -> Json: ...
+    async def why(self, ref: str) -> Json:
+        """What explains the state of an instance."""
+        ...
+
+
 class Engine(Protocol):
     """The whole."""
 
@@ -235,3 +254,4 @@ class Engine(Protocol):
     networks: Networks
     volumes: Volumes
     system: System
+    observing: Observing

@@ -102,6 +102,7 @@ class Lifecycle:
                 await choose_ports(core, one, undo)
             full = spec.build(core, one, rootfs=rootfs, namespace=namespace, write=True)
             one.state.status = "running"  # so that names and ports count it from now on
+            core.network_changed()
             undo.callback(setattr, one.state, "status", "exited")
             undo.push_async_callback(self._forget_names, one)
             live.ended.clear()

@@ -25,6 +25,7 @@ from gemel.model.docker import (
     NetworkCreate,
     VolumeCreate,
 )
+from gemel.observe.capture.records import Query
 
 
 class MemoryStream:
@@ -470,6 +471,33 @@ class MemorySystem:
         pass
 
 
+class MemoryObserving:
+    """Recording can be begun and ended; two calls are always there."""
+
+    def __init__(self, containers: MemoryContainers) -> None:
+        self.containers = containers
+        self.on = False
+
+    async def start(self) -> bool:
+        before, self.on = self.on, True
+        return not before
+
+    async def stop(self) -> None:
+        self.on = False
+
+    async def lines(self, query: Query) -> AsyncIterator[bytes]:
+        for id in ("1", "2"):
+            yield b'{"id":"%s"}\n' % id.encode()
+
+    async def show(self, id: str) -> Json:
+        if id not in ("1", "2"):
+            raise NotFound(f"no exchange {id} is recorded")
+        return {"id": id}
+
+    async def why(self, ref: str) -> Json:
+        return {"Name": (await self.containers.inspect(ref))["Name"]}
+
+
 class MemoryEngine:
     def __init__(self) -> None:
         self.containers = MemoryContainers()
@@ -478,3 +506,4 @@ class MemoryEngine:
         self.networks = MemoryNetworks()
         self.volumes = MemoryVolumes()
         self.system = MemorySystem()
+        self.observing = MemoryObserving(self.containers)

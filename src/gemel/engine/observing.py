@@ -1,0 +1,102 @@
+"""What services say to each other, as the engine offers it (facade.Observing)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from gemel.engine import spec, why
+from gemel.engine.core import Core, log
+from gemel.engine.facade import Json
+from gemel.engine.records import Container
+from gemel.errors import InvalidInput, NotFound
+from gemel.host.packets import interface_index
+from gemel.observe.capture.records import Exchange, Peer, Query, Snapshot
+from gemel.observe.traffic import Traffic
+
+PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+
+
+class Observing:
+    """Owns the capturing process. It is started by the first who looks."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.traffic = Traffic(core.paths.run, self.snapshot)
+        core.observers.append(self.traffic.notice)
+
+    def snapshot(self) -> Snapshot:
+        """Whom to look at: the ports of all that run, the bridges, and who has which address."""
+        core = self.core
+        ports: list[int] = []
+        bridges: list[int] = []
+        peers: dict[str, Peer] = {}
+        for network in core.networks.values():
+            if network.gateway and (index := interface_index(network.bridge)):
+                peers[network.gateway] = Peer(name="host")
+                bridges.append(index)
+        for one in core.containers.values():
+            if one.state.running and one.endpoints:
+                peers |= dict.fromkeys((e.address for e in one.endpoints if e.address), peer(one))
+                ports += _ports(core, one)
+        return Snapshot(tuple(ports), tuple(bridges), peers)
+
+    async def start(self) -> bool:
+        """Makes sure that traffic is recorded; True if that begins now. Raises Failed."""
+        return await self.traffic.start()
+
+    async def stop(self) -> None:
+        """Ends the recording; what was recorded is gone."""
+        await self.traffic.stop()
+
+    async def lines(self, query: Query) -> AsyncIterator[bytes]:
+        """Exchanges as JSON lines, oldest first; nothing while nothing is recorded."""
+        async for line in self.traffic.lines(query):
+            yield line
+
+    async def show(self, id: str) -> Json:
+        """One exchange whole. Raises NotFound, InvalidInput."""
+        if not id.isdigit() or len(id) > 18:
+            raise InvalidInput(f"`{id[:40]}` is no number of an exchange")
+        async for line in self.traffic.lines(Query(id=id, full=True)):
+            found = msgspec.json.decode(line, type=Exchange)
+            shown: Json = msgspec.to_builtins(found)
+            return shown
+        raise NotFound(
+            f"no exchange {id} is recorded",
+            details="only those of late are kept, while the recording goes on",
+            resolution="`gemel traffic` lists them",
+        )
+
+    async def why(self, ref: str) -> Json:
+        """What explains the state of an instance. Raises NotFound."""
+        return await why.explain(self.core, self.traffic, self.core.container(ref))
+
+    async def close(self) -> None:
+        """Ends the process with the engine. Never raises."""
+        try:
+            async with asyncio.timeout(10):
+                await self.traffic.stop()
+        except Exception:
+            log.exception("ending the capturing process")
+
+
+def peer(one: Container) -> Peer:
+    """A container as an end of a call."""
+    labels = one.request.labels or {}
+    return Peer(
+        instance=one.id,
+        name=one.name,
+        service=labels.get(SERVICE, ""),
+        project=labels.get(PROJECT, ""),
+    )
+
+
+def _ports(core: Core, one: Container) -> list[int]:
+    try:
+        found = [interface_index(interface.host) for interface in spec.interfaces(core, one)]
+    except KeyError:  # a network that is being removed
+        return []
+    return [index for index in found if index]

@@ -1,0 +1,46 @@
+"""``python -m gemel.observe.capture``: starts the process in the background; returns once ready."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+from pathlib import Path
+
+from gemel.host import packets, privileges
+from gemel.observe.capture.server import Server
+
+#: Bytes of address space; what is recorded takes a quarter of it at most.
+MEMORY = 1 << 30
+
+
+def main() -> None:
+    """Makes its sockets as root, goes to the background, becomes nobody, serves."""
+    parser = argparse.ArgumentParser(prog="gemel-capture")
+    parser.add_argument("--run-dir", type=Path, required=True)
+    arguments = parser.parse_args()
+    folder: Path = arguments.run_dir / "traffic"
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # a relative path: those of unix sockets may not be longer than 107 bytes
+    os.chdir(folder)
+    Path("control.sock").unlink(missing_ok=True)
+    before = os.umask(0o177)
+    control.bind("control.sock")
+    os.umask(before)
+    control.listen(64)
+    ready = privileges.detach(folder / "log")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    (folder / "pid").write_text(f"{os.getpid()} {privileges.start_time(os.getpid())}\n")
+    privileges.set_name("gemel-capture")
+    ring = packets.PacketRing()
+    packets.limit_memory(MEMORY)
+    if os.geteuid() == 0:
+        privileges.drop_root()
+    with ring:
+        asyncio.run(Server(ring).run(control, ready))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What a connection says, whatever its protocol: the common part of all parsers."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Protocol
+
+from gemel.observe.capture import mask
+from gemel.observe.capture.records import BODY, HEADERS, Exchange, Part, Peer
+
+
+class Dialogue(Protocol):
+    """A parser of one connection. client: whether the bytes come from who connected."""
+
+    def data(self, client: bool, data: bytes, at: float) -> None:
+        """Bytes in order, seen at that time."""
+
+    def gap(self, client: bool, size: int, at: float) -> None:
+        """So many bytes were missed."""
+
+    def closed(self, at: float, reset: bool) -> None:
+        """The connection is over."""
+
+    def ended(self, client: bool, at: float) -> None:
+        """One side says no more."""
+
+
+class Lost(Exception):
+    """This parser cannot follow the connection any further; the text says why."""
+
+
+class Link:
+    """What a parser needs of the connection that it reads."""
+
+    def __init__(
+        self,
+        number: int,
+        source: Peer,
+        target: Peer,
+        record: Callable[[Exchange], None],
+    ) -> None:
+        self.number = number
+        self.source = source
+        self.target = target
+        self._record = record
+
+    def exchange(self, protocol: str, at: float) -> Exchange:
+        """A new one that begins now."""
+        return Exchange("", protocol, at, self.source, self.target, connection=self.number)
+
+    def record(self, exchange: Exchange, at: float, error: str = "") -> None:
+        """It is over."""
+        exchange.duration = max(0.0, at - exchange.start)
+        if error:
+            exchange.error = error
+        if exchange.error or (exchange.status or 0) >= 500:
+            exchange.failed = True
+        self._record(exchange)
+
+
+class Collector:
+    """Headers and the start of a body of one message, bounded."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[str, str]] = []
+        self.size = 0
+        self._room = HEADERS
+        self._body = bytearray()
+        self._cut = False
+
+    def header(self, name: str, value: str) -> None:
+        """One header; its secrets are hidden here."""
+        self._room -= len(name) + len(value)
+        if self._room < 0:
+            self._cut = True
+            return
+        self.headers.append((name, mask.header(name, value)))
+
+    def body(self, data: bytes) -> None:
+        """More of the body."""
+        self.size += len(data)
+        room = BODY - len(self._body)
+        if room > 0:
+            self._body += data[:room]
+        self._cut = self._cut or len(data) > room
+
+    def missed(self, size: int) -> None:
+        """Bytes of the body that were not seen."""
+        self.size += size
+        self._cut = True
+
+    def part(self) -> Part:
+        """What was collected."""
+        return make_part(bytes(self._body), self.size, self._cut, self.headers)
+
+
+def make_part(
+    raw: bytes, size: int, cut: bool, headers: list[tuple[str, str]] | None = None
+) -> Part:
+    """A part whose body is text where it can be."""
+    text, binary = "", False
+    if raw:
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            # a character that is cut off at the end does not make it binary
+            if cut and error.start >= len(raw) - 3:
+                text = raw[: error.start].decode("utf-8")
+            else:
+                binary = True
+        if binary or "\0" in text:
+            text, binary = base64.b64encode(raw).decode(), True
+        else:
+            text = mask.body(text)
+    return Part(headers or [], text, size, binary, cut)

@@ -1,0 +1,218 @@
+"""The engine's side of the capturing process: starts it, tells it whom to look at, asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+
+from gemel.errors import Failed, GemelError
+from gemel.host import files, run
+from gemel.host.privileges import start_time
+from gemel.observe.capture.records import LIMIT, Done, Order, Query, Snapshot, Sums
+
+log = logging.getLogger("gemel.traffic")
+
+#: Seconds that the process has to start, to take a snapshot, to end; starts in a row that may fail.
+START, TAKE, END = 20.0, 5.0, 2.0
+ATTEMPTS = 5
+#: Seconds between two looks at whether the network has changed.
+SETTLE = 0.01
+
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Traffic:
+    """See the module. It never raises into the engine's other work.
+
+    look: gives what is to be captured at the moment. One task owns the process:
+    it starts it, tells it of changes, and starts it again if it dies.
+    """
+
+    def __init__(self, run_dir: Path, look: Callable[[], Snapshot]) -> None:
+        self._run_dir = run_dir
+        self._folder = run_dir / "traffic"
+        self._look = look
+        self._changed = asyncio.Event()
+        self._holds = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.problem = ""
+        """Why it does not run."""
+        self.pid = 0
+
+    @property
+    def on(self) -> bool:
+        """Whether it is wanted (started by the first who looked)."""
+        return self._task is not None and not self._task.done()
+
+    def notice(self) -> None:
+        """The network has changed. Costs nothing, never waits."""
+        self._changed.set()
+
+    async def start(self) -> bool:
+        """Makes sure that it captures. False: it did already. Raises Failed."""
+        if self.on and self._holds.is_set():
+            return False
+        if not self.on:
+            self.problem = ""
+            self._holds.clear()
+            self._task = asyncio.create_task(self._keep(), name="traffic")
+        assert self._task is not None
+        holds = asyncio.create_task(self._holds.wait())
+        try:
+            await asyncio.wait(
+                {holds, self._task}, timeout=START + TAKE, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            holds.cancel()
+        if not self._holds.is_set():
+            raise Failed(
+                "the traffic is not recorded",
+                details=self.problem or "the capturing process does not start",
+                resolution="services are not concerned; the file traffic/log in the run folder "
+                "says more",
+            )
+        return True
+
+    async def stop(self) -> None:
+        """Ends the process. Idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._holds.clear()
+        await asyncio.to_thread(self._kill)
+        for name in ("control.sock", "pid", "log"):
+            (self._folder / name).unlink(missing_ok=True)
+
+    async def _keep(self) -> None:
+        """Starts the process, again if it dies, and tells it of every change."""
+        attempts = 0
+        while attempts < ATTEMPTS:
+            writer: asyncio.StreamWriter | None = None
+            try:
+                await asyncio.to_thread(self._kill)  # one that an engine before left
+                await self._launch()
+                reader, writer = await self._open()
+                while True:
+                    await self._tell(reader, writer)
+                    self._holds.set()
+                    attempts = 0
+                    await self._until_change(reader)
+            except (OSError, EOFError, TimeoutError, GemelError, msgspec.MsgspecError) as error:
+                self.problem = f"{error}\n{await asyncio.to_thread(self._log_tail)}".strip()
+                log.warning("the capturing process: %s", error)
+            finally:
+                self._holds.clear()
+                if writer is not None:
+                    writer.close()
+            attempts += 1
+            await asyncio.sleep(min(0.1 * 4**attempts, 10.0))
+
+    async def _launch(self) -> None:
+        files.folder(self._folder)
+        argv = [sys.executable, "-m", "gemel.observe.capture", "--run-dir", str(self._run_dir)]
+        await run.run(argv, timeout=START, env=os.environ, new_session=True)
+
+    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._changed.clear()
+        async with asyncio.timeout(TAKE):
+            writer.write(msgspec.json.encode(Order(snapshot=self._look())) + b"\n")
+            await writer.drain()
+            done = msgspec.json.decode(await _line(reader), type=Done)
+        self.pid = done.pid
+        if done.error:
+            raise Failed(done.error)
+
+    async def _until_change(self, reader: asyncio.StreamReader) -> None:
+        """Waits for a change of the network. Raises EOFError when the process ends."""
+        changed = asyncio.ensure_future(self._changed.wait())
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait({changed, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                raise EOFError("it has ended")
+        finally:
+            changed.cancel()
+            gone.cancel()
+            await asyncio.gather(changed, gone, return_exceptions=True)
+        await asyncio.sleep(SETTLE)
+
+    async def _open(self) -> _Streams:
+        # by way of a descriptor: a path of more than 107 bytes cannot be connected to
+        folder = os.open(self._folder, os.O_PATH | os.O_CLOEXEC)
+        try:
+            async with asyncio.timeout(TAKE):
+                path = f"/proc/self/fd/{folder}/control.sock"
+                return await asyncio.open_unix_connection(path, limit=LIMIT)
+        finally:
+            os.close(folder)
+
+    def _log_tail(self) -> str:
+        try:
+            return "\n".join((self._folder / "log").read_text().splitlines()[-3:])
+        except OSError:
+            return ""
+
+    def _kill(self) -> None:
+        """Ends the process that the pid file names, if it lives."""
+        try:
+            pid, started = map(int, (self._folder / "pid").read_text().split())
+            fd = os.pidfd_open(pid)
+        except (OSError, ValueError):
+            return
+        try:
+            if start_time(pid) == started:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                ended = select.poll()
+                ended.register(fd, select.POLLIN)
+                ended.poll(END * 1000)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(fd)
+
+    # --- questions --------------------------------------------------------------------
+
+    async def lines(self, query: Query) -> AsyncIterator[bytes]:
+        """JSON lines that answer a query, one by one, as they come. Raises Failed."""
+        if not self._holds.is_set():
+            return
+        try:
+            reader, writer = await self._open()
+        except (OSError, TimeoutError) as error:
+            raise Failed("the recorded traffic cannot be read", details=str(error)) from error
+        try:
+            writer.write(msgspec.json.encode(Order(query=query)) + b"\n")
+            with contextlib.suppress(ConnectionError):
+                while line := await reader.readline():
+                    yield line
+        finally:
+            writer.close()
+
+    async def sums(self) -> Sums | None:
+        """Everything counted; None while it does not run."""
+        if not self._holds.is_set():
+            return None
+        try:
+            async with asyncio.timeout(TAKE):
+                async for line in self.lines(Query(metrics=True)):
+                    return msgspec.json.decode(line, type=Sums)
+        except (GemelError, OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
+            log.warning("the sums of the traffic: %r", error)
+        return None
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    line = await reader.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError("it has ended")
+    return line
