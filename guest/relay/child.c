@@ -36,7 +36,7 @@ static void place(const struct placed *fds, size_t n, int report, int error_fd)
     int high = HIGH;
     int moved_report = fcntl(report, F_DUPFD_CLOEXEC, HIGH);
     int moved_error = fcntl(error_fd, F_DUPFD_CLOEXEC, HIGH);
-    int moved[MAX_DISKS + MAX_TAPS + MAX_SHARES + 1];
+    int moved[MAX_PLACED];
     for (size_t i = 0; i < n; i++)
         moved[i] = fcntl(fds[i].from, F_DUPFD_CLOEXEC, high++);
     dup3(moved_report, REPORT, O_CLOEXEC);
@@ -113,6 +113,12 @@ static void enter_jail(const struct launch *l)
         make_file(path);
         bind_mount(l->binds[i].source, path, true, false);
     }
+    if (l->template || l->cloning) { /* it opens the guest's memory by its descriptor's name */
+        mkdir("jail/proc", 0555);
+        if (mount("proc", "jail/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+                  "hidepid=ptraceable,subset=pid") != 0)
+            fail("cannot mount", "the jail's /proc");
+    }
     if (chdir("jail") != 0 || syscall(SYS_pivot_root, ".", ".") != 0)
         fail("cannot enter", "the jail");
     if (umount2(".", MNT_DETACH) != 0 || chdir("/") != 0)
@@ -182,8 +188,9 @@ pid_t start_vmm(const struct launch *l, const struct placed *fds, size_t n, int 
         become(l);
         die_with(parent);
         reset_signals();
-        execve(l->argv[0], l->argv, environment);
-        fail("cannot run", l->argv[0]);
+        char **argv = l->cloning ? l->clone_argv : l->argv;
+        execve(argv[0], argv, environment);
+        fail("cannot run", argv[0]);
     }
     return started(pid, report, why, why_size);
 }

@@ -7,6 +7,8 @@
 
 #include "launch.h"
 
+enum { MAX_PLACED = MAX_DISKS + MAX_TAPS + MAX_SHARES + 3 };
+
 struct placed { int from, to; }; /* a descriptor, and its number in the child */
 
 /* Starts QEMU as the unprivileged user in namespaces of its own, where it sees /usr, the bound

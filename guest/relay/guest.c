@@ -14,6 +14,13 @@ static void broke(struct relay *r, const char *rule)
     relay_fail(r, "failed", "the guest broke the protocol and was ended: %s", rule);
 }
 
+static void note_time(struct relay *r, const char *what)
+{
+    if (r->guest_log >= 0)
+        dprintf(r->guest_log, "relay: %s after %lld ms, %lld ms of CPU time\n", what,
+                (long long)(now_ms() - r->launched_at), (long long)vm_cpu_ms(r));
+}
+
 void guest_send(struct relay *r, uint32_t session, uint8_t type, uint8_t flags, const void *data,
                 size_t n)
 {
@@ -132,6 +139,7 @@ static void service_frame(struct relay *r, const struct frame *f)
         }
         r->state = RUNNING;
         r->deadline = 0;
+        note_time(r, "the service has started");
         relay_started(r);
         clients_pump_input(r);
         break;
@@ -208,30 +216,53 @@ static void say(struct relay *r, const struct frame *f)
         r->guest_log_size += n + 1;
 }
 
+static int time_text(char *text, size_t size)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return snprintf(text, size, "%lld%09ld", (long long)now.tv_sec, now.tv_nsec);
+}
+
+static void put_record(struct queue *q, const char *key, const void *data, size_t n)
+{
+    unsigned char raw[4];
+    queue_put(q, "\2\0", 2);
+    put_u32(raw, (uint32_t)strlen(key));
+    queue_put(q, raw, sizeof raw);
+    queue_put(q, key, strlen(key));
+    put_u32(raw, (uint32_t)n);
+    queue_put(q, raw, sizeof raw);
+    queue_put(q, data, n);
+}
+
+/* Once more the time: the answer tells how far it can be off, so a guest that was slow to read
+ * it is told again. */
+static void send_time(struct relay *r)
+{
+    struct queue q = {.limit = 256};
+    char time[32];
+    int n = time_text(time, sizeof time);
+    put_record(&q, "time", time, (size_t)n);
+    r->time_sent = now_ms();
+    r->times_sent++;
+    guest_send(r, 0, H_CONFIG, FLAG_LAST, q.data, queue_used(&q));
+    queue_free(&q);
+}
+
 /* The clock and entropy are given at the last moment: both would be stale by now otherwise. */
 static void send_config(struct relay *r)
 {
     struct queue q = {.limit = 4096};
-    unsigned char entropy[64], raw[4];
+    unsigned char entropy[64];
     char time[32];
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    int n = snprintf(time, sizeof time, "%lld%09ld", (long long)now.tv_sec, now.tv_nsec);
+    int n = time_text(time, sizeof time);
+    r->times_sent = 0;
     if (getrandom(entropy, sizeof entropy, 0) != sizeof entropy) {
         relay_fail(r, "failed", "no randomness to be had: %s", strerror(errno));
         return;
     }
-    const struct { const char *key; const void *data; size_t n; } records[] = {
-        {"time", time, (size_t)n}, {"entropy", entropy, sizeof entropy}};
-    for (size_t i = 0; i < 2; i++) {
-        queue_put(&q, "\2\0", 2);
-        put_u32(raw, (uint32_t)strlen(records[i].key));
-        queue_put(&q, raw, sizeof raw);
-        queue_put(&q, records[i].key, strlen(records[i].key));
-        put_u32(raw, (uint32_t)records[i].n);
-        queue_put(&q, raw, sizeof raw);
-        queue_put(&q, records[i].data, records[i].n);
-    }
+    put_record(&q, "time", time, (size_t)n);
+    put_record(&q, "entropy", entropy, sizeof entropy);
     guest_send(r, 0, H_CONFIG, 0, q.data, queue_used(&q));
     queue_free(&q);
     if (!queue_put(&r->to_guest, r->launch.config, r->launch.config_length))
@@ -258,13 +289,37 @@ void guest_start(struct relay *r)
         relay_fail(r, "failed", "the command is too large");
 }
 
+static void set_guest_up(struct relay *r)
+{
+    note_time(r, r->launch.cloning ? "the clone answers" : "the guest greets");
+    r->state = CONFIGURING;
+    r->deadline = now_ms() + r->launch.config_ms;
+    send_config(r);
+}
+
+/* The first answer to a PING while it boots: a template is ready to be saved, a clone runs. */
+static void first_pong(struct relay *r)
+{
+    if (r->launch.cloning) {
+        set_guest_up(r);
+    } else if (r->launch.template && !r->saving) {
+        r->saving = qmp_save(r);
+    } else {
+        broke(r, "an answer without a question");
+    }
+}
+
 static void control_frame(struct relay *r, const struct frame *f)
 {
     char text[1024];
     switch (f->type) {
     case G_HELLO:
-        if (r->state != BOOTING || f->length < 4 || get_u32(f->payload) != PROTOCOL_VERSION) {
+        if (r->state != BOOTING || r->launch.cloning || f->length < 4 || get_u32(f->payload) != PROTOCOL_VERSION) {
             broke(r, r->state == BOOTING ? "another version than ours" : "a second greeting");
+            return;
+        }
+        if (r->launch.template) {
+            guest_send(r, 0, H_PING, 0, NULL, 0); /* answered, nothing of the guest is under way */
             return;
         }
         if (r->launch.probe) {
@@ -272,16 +327,21 @@ static void control_frame(struct relay *r, const struct frame *f)
             r->state = DONE;
             return;
         }
-        r->state = CONFIGURING;
-        r->deadline = now_ms() + r->launch.config_ms;
-        send_config(r);
+        set_guest_up(r);
         break;
     case G_READY:
         if (r->state != CONFIGURING) {
             broke(r, "ready without being asked");
             return;
         }
+        if (!r->times_sent ||
+            (r->times_sent < CLOCK_TRIES && now_ms() - r->time_sent > CLOCK_ERROR_MS)) {
+            send_time(r);
+            break;
+        }
         r->state = STARTING;
+        note_time(r, "the guest is set up");
+        qmp_close(r);
         r->start_due = true;
         guest_start(r);
         break;
@@ -296,6 +356,11 @@ static void control_frame(struct relay *r, const struct frame *f)
         say(r, f);
         break;
     case G_PONG:
+        if (r->state == BOOTING) {
+            first_pong(r);
+            break;
+        }
+        /* fall through */
     case G_USAGE:
     case G_FROZEN:
         r->asked[f->type] = false;

@@ -83,6 +83,15 @@ static bool take_device(struct launch *l, const struct record *r)
         l->agent_fd = (int)fd;
     } else if (!strcmp(key, "disk") && r->count == 4 && l->n_disks < MAX_DISKS) {
         l->disks[l->n_disks++] = (struct disk){(int)fd, r->text[2], !strcmp(r->text[3], "rw")};
+    } else if (!strcmp(key, "qmp") && r->count == 2) {
+        l->qmp_fd = (int)fd;
+    } else if (!strcmp(key, "memory") && r->count == 4) {
+        long memory, state;
+        if (!number(r->text[2], 1 << 20, &memory) || !number(r->text[3], 1 << 20, &state))
+            return false;
+        l->memory_fd = (int)fd;
+        l->memory_from = (int)memory;
+        l->state_from = (int)state;
     } else if (!strcmp(key, "tap") && r->count == 3 && l->n_taps < MAX_TAPS) {
         l->taps[l->n_taps++] = (struct tap){(int)fd, r->text[2]};
     } else if (!strcmp(key, "share") && r->count > 5 && l->n_shares < MAX_SHARES) {
@@ -114,6 +123,8 @@ static bool take_setting(struct launch *l, const struct record *r)
         l->boot_cpu_ms = (int)value;
     else if (!strcmp(key, "config-ms") && whole && value <= 3600000)
         l->config_ms = (int)value;
+    else if (!strcmp(key, "clone-ms") && whole && value <= 3600000)
+        l->clone_ms = (int)value;
     else if (!strcmp(key, "stop-ms") && whole && value <= 3600000)
         l->stop_ms = (int)value;
     else if (!strcmp(key, "attached") && whole && value <= 64)
@@ -140,6 +151,8 @@ static bool take(struct launch *l, const struct record *r)
         l->start_length = r->length[1];
     } else if (!strcmp(key, "probe") && r->count == 1) {
         l->probe = true;
+    } else if (!strcmp(key, "template") && r->count == 1) {
+        l->template = true;
     } else if (!strcmp(key, "idle") && r->count == 1) {
         l->idle = true;
     } else if (!strcmp(key, "cgroup") && r->count == 2 && l->n_cgroups < MAX_CGROUPS) {
@@ -149,6 +162,10 @@ static bool take(struct launch *l, const struct record *r)
     } else if (!strcmp(key, "run") && r->count > 1 && !l->argv) {
         l->argv = copy_args(r, 1);
         return l->argv != NULL;
+    } else if (!strcmp(key, "clone-run") && r->count > 1 && !l->clone_argv) {
+        l->clone_argv = copy_args(r, 1);
+        l->cloning = true;
+        return l->clone_argv != NULL;
     } else {
         return take_device(l, r) || take_setting(l, r);
     }
@@ -175,5 +192,7 @@ const char *launch_read(struct launch *launch, int fd)
     }
     if (!launch->dir || !launch->log || !launch->argv || !launch->start || launch->agent_fd < 3)
         return "what to run lacks a folder, a log, a program, a start or a channel";
+    if ((launch->template || launch->cloning) && (launch->memory_fd < 3 || launch->qmp_fd < 3))
+        return "what to run lacks a template's memory or control channel";
     return NULL;
 }

@@ -28,12 +28,17 @@ struct launch {
     uint64_t log_size;
     long attached; /* the service starts when so many have attached */
     bool idle;  /* start no service: the VM is for its helpers alone, and ends when they do */
+    bool template; /* save the guest at its greeting, and end */
+    bool cloning; /* run `clone_argv`; falls back to `argv` when that does not come up */
     bool probe; /* only find out whether the guest comes up: end at its greeting */
     const unsigned char *config, *start; /* whole frames, ready to be sent */
     size_t config_length, start_length;
     uid_t uid;
     gid_t gid, groups[MAX_GROUPS];
-    int boot_ms, boot_cpu_ms, config_ms, stop_ms, agent_fd;
+    int boot_ms, boot_cpu_ms, config_ms, stop_ms, clone_ms, agent_fd;
+    /* Of templates and clones: the guest's memory and the state of its devices are inherited
+     * descriptors; memory_fd and qmp_fd are the VMM's numbers. */
+    int memory_from, state_from, memory_fd, qmp_fd;
     size_t n_groups, n_cgroups, n_disks, n_taps, n_shares, n_binds, n_args;
     const char *cgroups[MAX_CGROUPS];
     struct disk disks[MAX_DISKS];
@@ -41,6 +46,7 @@ struct launch {
     struct share shares[MAX_SHARES];
     struct bind binds[MAX_BINDS];
     char **argv; /* QEMU and its arguments, ended by NULL */
+    char **clone_argv; /* the same for a clone of a template, or NULL */
 };
 
 /* Reads records from fd to its end. NULL, or what is wrong. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -56,6 +57,7 @@ void relay_fail(struct relay *r, const char *kind, const char *format, ...)
     va_list list;
     if (r->state == DONE)
         return;
+    bool falls_back = r->launch.cloning && r->state < STARTING && r->ready >= 0;
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
@@ -63,7 +65,10 @@ void relay_fail(struct relay *r, const char *kind, const char *format, ...)
         if ((unsigned char)*at < 32)
             *at = ' ';
     r->state = DONE;
-    if (r->ready < 0)
+    if (falls_back) {
+        r->fell_back = true;
+        snprintf(r->because, sizeof r->because, "%.390s", text);
+    } else if (r->ready < 0)
         relay_finish(r, 137, false, text);
     else /* told when everything has been ended */
         snprintf(r->last_words, sizeof r->last_words, "error %s %s\n", kind, text);
@@ -72,6 +77,14 @@ void relay_fail(struct relay *r, const char *kind, const char *format, ...)
 void relay_started(struct relay *r)
 {
     char text[64];
+    if (r->launch.cloning || r->fell_back) {
+        char how[512];
+        snprintf(how, sizeof how, r->fell_back ? "cold %s\n" : "cloned\n", r->because);
+        if (write_whole("boot", how) != 0) {
+            relay_fail(r, "failed", "cannot write how it was booted: %s", strerror(errno));
+            return;
+        }
+    }
     snprintf(text, sizeof text, "%d %d\n", (int)getpid(), (int)r->vmm);
     if (write_whole("pid", text) != 0) {
         relay_fail(r, "failed", "cannot write the pid file: %s", strerror(errno));
@@ -85,8 +98,10 @@ void relay_kill(struct relay *r)
 {
     unsigned char raw[4];
     int64_t soon = now_ms() + KILL_MS;
-    if (r->state < RUNNING)
+    if (r->state < RUNNING) {
+        r->launch.cloning = false; /* that is no reason for another try */
         relay_fail(r, "failed", "it was killed while it started");
+    }
     if (r->state == STOPPING && r->deadline > soon)
         r->deadline = soon;
     if (r->state != RUNNING || r->kill_deadline)
@@ -103,6 +118,11 @@ void relay_kill(struct relay *r)
 
 static void boot_again(struct relay *r)
 {
+    if (r->launch.cloning) {
+        relay_fail(r, "timeout", "the clone did not answer (%lld ms of CPU time)%s%s",
+                   (long long)vm_cpu_ms(r), *r->error_tail ? ": " : "", r->error_tail);
+        return;
+    }
     if (r->attempts >= (r->launch.probe ? 1 : ATTEMPTS)) {
         relay_fail(r, "timeout", "the guest did not come up within %d ms, tried %d times%s%s",
                    r->launch.boot_ms, r->attempts, *r->error_tail ? ": " : "", r->error_tail);
@@ -119,7 +139,9 @@ static void boot_again(struct relay *r)
  * CPU time tells a hung boot early, without taking a slow one for it. */
 static void check_boot(struct relay *r)
 {
-    if (r->launch.boot_cpu_ms && r->state == BOOTING && r->attempts < ATTEMPTS &&
+    if (r->launch.cloning && r->state == BOOTING && vm_cpu_ms(r) > CLONE_CPU_MS)
+        boot_again(r);
+    if (r->launch.boot_cpu_ms && r->state == BOOTING && !r->launch.cloning && !r->saving && r->attempts < ATTEMPTS &&
         vm_cpu_ms(r) > r->launch.boot_cpu_ms)
         boot_again(r);
 }
@@ -182,7 +204,7 @@ static void take_signals(struct relay *r)
     }
 }
 
-enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_CLIENTS };
+enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_QMP, P_CLIENTS };
 
 static void turn(struct relay *r)
 {
@@ -195,6 +217,7 @@ static void turn(struct relay *r)
     p[P_LISTENER] = (struct pollfd){r->listener, POLLIN, 0};
     p[P_ERRORS] = (struct pollfd){r->errors, POLLIN, 0};
     p[P_READY] = (struct pollfd){r->ready, 0, 0};
+    p[P_QMP] = (struct pollfd){r->qmp, POLLIN, 0};
     for (int i = 0; i < MAX_CLIENTS; i++) {
         short events = crowded ? 0 : POLLIN;
         if (queue_used(&r->clients[i].out))
@@ -207,8 +230,12 @@ static void turn(struct relay *r)
     }
     if (p[P_ERRORS].revents)
         vm_hear_errors(r);
-    if (p[P_READY].revents && r->ready >= 0)
+    if (p[P_READY].revents && r->ready >= 0) {
+        r->launch.cloning = false;
         relay_fail(r, "failed", "nobody waits for the start any more");
+    }
+    if (p[P_QMP].revents && r->qmp >= 0)
+        qmp_read(r);
     if (p[P_AGENT].revents & (POLLIN | POLLHUP | POLLERR))
         guest_read(r);
     for (int i = 0; i < MAX_CLIENTS && r->state != DONE; i++)
@@ -248,6 +275,24 @@ static void linger(struct relay *r)
     }
 }
 
+/* A clone that has not come up before its service was to start is booted cold instead. */
+static bool boot_cold(struct relay *r)
+{
+    if (!r->fell_back || !r->launch.cloning || r->ready < 0)
+        return false;
+    if (r->guest_log >= 0)
+        dprintf(r->guest_log, "relay: the clone failed, boots cold: %s\n", r->because);
+    vm_end(r);
+    r->launch.cloning = false;
+    r->attempts = 0;
+    r->deadline = 0;
+    r->start_due = false;
+    *r->error_tail = *r->guest_said = 0;
+    r->state = BOOTING;
+    vm_launch(r);
+    return true;
+}
+
 static const char *set_up(struct relay *r)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "relay.sock"};
@@ -259,6 +304,8 @@ static const char *set_up(struct relay *r)
         close(fd);
     }
     umask(0177);
+    if (r->launch.template && unshare(CLONE_NEWNET) != 0)
+        return "cannot make a network of the template's own";
     if (chdir(r->launch.dir) != 0)
         return "cannot enter the folder";
     r->guest_log = open("guest.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -303,7 +350,7 @@ static void detach(int ready)
 int main(int argc, char **argv)
 {
     struct relay *r = &relay;
-    r->agent = r->errors = r->listener = r->signals = r->guest_log = r->log.fd = -1;
+    r->agent = r->errors = r->qmp = r->listener = r->signals = r->guest_log = r->log.fd = -1;
     r->ready = argc == 2 ? atoi(argv[1]) : -1;
     r->next_session = 2;
     r->from_guest.limit = 4 * FRAME_PAYLOAD_MAX;
@@ -327,8 +374,10 @@ int main(int argc, char **argv)
         relay_fail(r, "failed", "%s: %s", wrong, strerror(error));
     else
         vm_launch(r);
-    while (r->state != DONE)
-        turn(r);
+    do
+        while (r->state != DONE)
+            turn(r);
+    while (boot_cold(r));
     if (!wrong)
         unlink("relay.sock"); /* not before we are in our folder */
     vm_end(r);

@@ -10,11 +10,13 @@
 
 #include "launch.h"
 #include "log.h"
+#include "qmp.h"
 #include "wire.h"
 
 enum { MAX_CLIENTS = 128, MAX_SESSIONS = 512, ATTACH_BACKLOG = 1 << 20, CLIENT_LIMIT = 8 << 20,
        GUEST_LIMIT = 64 << 20, GUEST_CROWDED = 4 << 20, STALL_MS = 10000, KILL_MS = 2000,
-       LINGER_MS = 5000, LOOK_MS = 250, IDLE_MS = 10000, ATTEMPTS = 2, GUEST_LOG_MOST = 256 * 1024 };
+       LINGER_MS = 5000, LOOK_MS = 250, IDLE_MS = 10000, CLONE_CPU_MS = 3000,
+       CLOCK_TRIES = 8, CLOCK_ERROR_MS = 40, ATTEMPTS = 2, GUEST_LOG_MOST = 256 * 1024 };
 
 enum state { BOOTING, CONFIGURING, STARTING, RUNNING, STOPPING, DONE };
 
@@ -46,10 +48,18 @@ struct relay {
     int64_t kill_deadline;
     int64_t used_at; /* when a client was last there; for an idle VM */
     int attempts;
+    int64_t launched_at;
+    int times_sent; /* of the clock alone, after the configuration */
+    int64_t time_sent;
     bool start_due; /* the guest is ready, and not all who want to be there are attached */
 
     pid_t vmm, shares[MAX_SHARES];
-    int agent, errors;
+    int agent, errors, qmp; /* qmp: -1 but for templates and clones that are being made */
+    char qmp_line[8192];
+    size_t qmp_used;
+    bool saving;      /* of a template: its state is being written */
+    bool fell_back;   /* the clone did not come up: a cold boot is due, or done */
+    char because[400]; /* why */
     struct queue from_guest, to_guest;
     char error_tail[1024]; /* the end of what QEMU and its helpers said */
     char guest_said[256];  /* the guest's last line about itself */

@@ -17,7 +17,7 @@
 #include "relay.h"
 
 struct opened {
-    struct placed fds[MAX_DISKS + MAX_TAPS + MAX_SHARES + 1];
+    struct placed fds[MAX_PLACED];
     size_t n;
 };
 
@@ -26,10 +26,11 @@ static void keep(struct opened *o, int from, int to)
     o->fds[o->n++] = (struct placed){from, to};
 }
 
-static int open_tap(const char *name)
+/* own: makes it, for a template, which is connected to nothing. */
+static int open_tap(const char *name, bool own)
 {
     struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    if (strlen(name) >= sizeof request.ifr_name || !if_nametoindex(name)) {
+    if (strlen(name) >= sizeof request.ifr_name || (!own && !if_nametoindex(name))) {
         errno = ENODEV; /* opening a tap that is not there would make one, on no bridge */
         return -1;
     }
@@ -59,7 +60,7 @@ static bool open_devices(struct relay *r, struct opened *o)
         keep(o, fd, l->disks[i].fd);
     }
     for (size_t i = 0; i < l->n_taps; i++) {
-        int fd = open_tap(l->taps[i].name);
+        int fd = open_tap(l->taps[i].name, l->template);
         if (fd < 0) {
             relay_fail(r, "failed", "cannot open the tap %s: %s", l->taps[i].name,
                        strerror(errno));
@@ -118,6 +119,26 @@ static bool start_shares(struct relay *r, struct opened *o, int error_fd)
     return true;
 }
 
+/* What templates and clones have besides: the memory's file and the control channel. */
+static bool open_control(struct relay *r, struct opened *o)
+{
+    int pair[2];
+    int memory = fcntl(r->launch.memory_from, F_DUPFD_CLOEXEC, 3);
+    if (memory < 0) {
+        relay_fail(r, "failed", "the template's memory is not there: %s", strerror(errno));
+        return false;
+    }
+    keep(o, memory, r->launch.memory_fd);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+        relay_fail(r, "failed", "cannot make the VMM's control channel: %s", strerror(errno));
+        return false;
+    }
+    fcntl(pair[0], F_SETFL, O_NONBLOCK);
+    r->qmp = pair[0];
+    keep(o, pair[1], r->launch.qmp_fd);
+    return true;
+}
+
 static void launch_with(struct relay *r, struct opened *o, int error_fd)
 {
     int pair[2];
@@ -131,6 +152,8 @@ static void launch_with(struct relay *r, struct opened *o, int error_fd)
     fcntl(pair[0], F_SETFL, O_NONBLOCK);
     r->agent = pair[0];
     keep(o, pair[1], r->launch.agent_fd);
+    if ((r->launch.cloning || r->launch.template) && !open_control(r, o))
+        return;
     r->vmm = start_vmm(&r->launch, o->fds, o->n, error_fd, why, sizeof why);
     if (r->vmm < 0) {
         r->vmm = 0;
@@ -138,8 +161,11 @@ static void launch_with(struct relay *r, struct opened *o, int error_fd)
         return;
     }
     r->state = BOOTING;
-    r->deadline = now_ms() + r->launch.boot_ms;
+    r->deadline = now_ms() + (r->launch.cloning ? r->launch.clone_ms : r->launch.boot_ms);
+    r->launched_at = now_ms();
     r->attempts++;
+    if (r->launch.cloning && qmp_restore(r)) /* the agent has greeted the template's relay */
+        guest_send(r, 0, H_PING, 0, NULL, 0);
 }
 
 void vm_launch(struct relay *r)
@@ -256,6 +282,8 @@ void vm_end(struct relay *r)
     if (r->errors >= 0)
         close(r->errors);
     r->agent = r->errors = -1;
+    qmp_close(r);
+    r->saving = false;
     queue_take(&r->from_guest, queue_used(&r->from_guest));
     queue_take(&r->to_guest, queue_used(&r->to_guest));
 }

@@ -44,6 +44,12 @@ def until(kind, flags=0):
             return got
 
 
+def until_start():
+    while (got := receive())[1] != START or not got[2] & 1:
+        if got[1] == CONFIG:  # the clock once more
+            send(frame(0, READY))
+
+
 def come_up():
     send(frame(0, HELLO, struct.pack("<I", 1) + b"6.1.0-fake"))
     config = b""
@@ -53,7 +59,7 @@ def come_up():
         if flags & 1:
             break
     send(frame(0, READY))
-    until(START, 1)
+    until_start()
     send(frame(1, STARTED, struct.pack("<I", 42)))
     return config
 
@@ -164,7 +170,7 @@ def refuse(kind):
     send(frame(0, HELLO, struct.pack("<I", 1)))
     until(CONFIG, 1)
     send(frame(0, READY))
-    until(START, 1)
+    until_start()
     send(frame(1, ERROR, bytes([int(kind)]) + b'exec: "x": not so\x1b[31m'))
     time.sleep(600)
 

@@ -93,6 +93,9 @@ def container(
         **extension.labels(service),
         **_labels(project, service, index, image_id, oneoff),
     }
+    if (snapshot := service.gemel.get("snapshot")) is not None:
+        # YAML reads a bare `off` as a switch in some of its versions
+        request.labels["gemel.snapshot"] = "off" if snapshot in ("off", False) else str(snapshot)
     if mounts.anonymous:
         request.volumes = {target: {} for target in mounts.anonymous}
     request.healthcheck = extension.health(service, health(config.get("healthcheck")))

@@ -167,6 +167,15 @@ def state(one: Container) -> Json:
     return shown
 
 
+def _boot(core: Core, one: Container) -> tuple[str, str]:
+    """How a running micro VM came up, and why it was not cloned; empty for what boots nothing."""
+    ask = getattr(core.runtime(one), "boot", None)
+    if ask is None or not one.state.running:
+        return "", ""
+    booted, reason = ask(one.id)
+    return str(booted), str(reason)
+
+
 def full(core: Core, one: Container) -> Json:
     """GET /containers/ID/json."""
     request = one.request
@@ -187,6 +196,7 @@ def full(core: Core, one: Container) -> Json:
     networks = {e.network_name: endpoint(core, one, e) for e in one.endpoints}
     first = next(iter(networks.values()), {})
     folder = core.paths.instance(one.id)
+    booted, reason = _boot(core, one)
     return {
         "Id": one.id,
         "Created": one.created,
@@ -203,6 +213,8 @@ def full(core: Core, one: Container) -> Json:
         "Driver": "squashfs+overlay",
         "Platform": "linux",
         "Runtime": one.runtime.value,
+        "Boot": booted,
+        "BootReason": reason,
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",

@@ -19,6 +19,8 @@ from gemel.runtime.microvm.protocol import PORT_NAME, Record
 
 AGENT_FD = 3
 FIRST_DISK_FD = 4
+MEMORY_FD = 12
+QMP_FD = 13
 FIRST_TAP_FD = 16
 FIRST_SHARE_FD = 64
 #: Slots for virtio devices that the microvm machine has with its second I/O APIC (acpi=on).
@@ -62,6 +64,13 @@ class FileServer(msgspec.Struct, frozen=True):
     open_files: int
 
 
+class Guest(msgspec.Struct, frozen=True, kw_only=True):
+    """A template's content, as descriptors: the guest's memory, and its devices' state."""
+
+    memory: int
+    state: int
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """A micro VM's hardware. memory in bytes."""
 
@@ -81,11 +90,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Deadlines in seconds: boot to the agent's greeting, setting up, powering off.
 
     boot_cpu: CPU time after which a boot that has not come up hangs, and is tried again.
+    clone: from a clone's start to its agent's first answer; a cold boot takes over then.
     """
 
     boot: float = 40.0
     boot_cpu: float = 8.0
     config: float = 30.0
+    clone: float = 15.0
     stop: float = 5.0
 
 
@@ -116,8 +127,11 @@ def check(machine: Machine) -> None:
         )
 
 
-def qemu_arguments(machine: Machine) -> list[str]:
-    """QEMU and its arguments, with the descriptors' fixed numbers."""
+def qemu_arguments(machine: Machine, *, snapshot: str = "") -> list[str]:
+    """QEMU and its arguments, with the descriptors' fixed numbers.
+
+    snapshot: ``save`` for a template, ``restore`` for its clones, else empty.
+    """
     check(machine)
     return [
         machine.qemu,
@@ -126,19 +140,33 @@ def qemu_arguments(machine: Machine) -> list[str]:
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-cpu", "host" if machine.kvm else "max"),
         *("-accel", "kvm" if machine.kvm else "tcg,thread=multi,tb-size=128"),
-        *("-smp", str(machine.cpus), *_memory(machine)),
+        *("-smp", str(machine.cpus), *_memory(machine, snapshot)),
         *("-kernel", "/kernel", "-initrd", "/initrd", "-append", machine.command_line),
         *("-global", "virtio-mmio.force-legacy=false"),
         *_devices(machine),
+        *_control(snapshot),
     ]
 
 
-def _memory(machine: Machine) -> Iterator[str]:
+def _memory(machine: Machine, snapshot: str) -> Iterator[str]:
     size = f"{machine.memory // MIB}M"
     yield from ("-m", size)
-    if machine.shares:  # the file servers map the guest's memory
+    if snapshot:  # clones map the template's memory, each with its own changes
+        share = "on" if snapshot == "save" else "off"
+        path = f"/proc/self/fd/{MEMORY_FD}"
+        yield "-object"
+        yield f"memory-backend-file,id=ram,size={size},mem-path={path},share={share}"
+        yield from ("-machine", "memory-backend=ram")
+    elif machine.shares:  # the file servers map the guest's memory
         yield from ("-object", f"memory-backend-memfd,id=ram,size={size},share=on")
         yield from ("-machine", "memory-backend=ram")
+
+
+def _control(snapshot: str) -> Iterator[str]:
+    if snapshot:
+        yield from ("-chardev", f"socket,id=qmp,fd={QMP_FD}", "-mon", "chardev=qmp,mode=control")
+    if snapshot == "restore":
+        yield from ("-incoming", "defer")
 
 
 def _devices(machine: Machine) -> Iterator[str]:
@@ -182,7 +210,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cgroups: cgroup.procs files that it enters. config and start: whole frames.
     probe: only find out whether the guest comes up. idle: for helpers alone, no service is
     started, and the VM ends some seconds after the last helper. attached: so many are to be
-    attached before the service starts.
+    attached before the service starts. template: save the guest into ``guest`` at its
+    agent's greeting. Otherwise ``guest`` is what to clone, with a cold boot if that fails.
     """
 
     folder: Path
@@ -197,6 +226,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     attached: int = 0
     probe: bool = False
     idle: bool = False
+    template: bool = False
+    guest: Guest | None = None
 
 
 def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
@@ -215,6 +246,7 @@ def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
         ("boot-ms", job.limits.boot),
         ("boot-cpu-ms", job.limits.boot_cpu),
         ("config-ms", job.limits.config),
+        ("clone-ms", job.limits.clone),
         ("stop-ms", job.limits.stop),
     ):
         yield (name, str(int(seconds * 1000)))
@@ -233,7 +265,16 @@ def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
         yield ("bind", "/dev/kvm", "dev/kvm")
     yield ("config", job.config)
     yield ("start", job.start)
+    if job.guest is not None:
+        yield ("memory", str(MEMORY_FD), str(job.guest.memory), str(job.guest.state))
+        yield ("qmp", str(QMP_FD))
+    if job.template:
+        yield ("template",)
+        yield ("run", *qemu_arguments(machine, snapshot="save"))
+        return
     yield ("run", *qemu_arguments(machine))
+    if job.guest is not None:
+        yield ("clone-run", *qemu_arguments(machine, snapshot="restore"))
 
 
 def _share_records(machine: Machine, job: Job) -> Iterator[Record]:

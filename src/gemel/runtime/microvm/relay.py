@@ -40,13 +40,18 @@ async def launch(
     )
     try:
         try:
-            await run([str(program), str(writer_fd)], input=records, pass_fds=[writer_fd])
+            passed = [writer_fd]
+            if job.guest is not None:
+                passed += [job.guest.memory, job.guest.state]
+            await run([str(program), str(writer_fd)], input=records, pass_fds=passed)
         finally:
             os.close(writer_fd)
         if listening is not None:
             await listening()
         # each boot is tried twice; the relay keeps these deadlines itself
-        async with asyncio.timeout(2 * job.limits.boot + job.limits.config + END_TIMEOUT):
+        limits = job.limits
+        patience = 2 * limits.boot + 2 * limits.config + limits.clone + END_TIMEOUT
+        async with asyncio.timeout(patience):
             answer = (await reader.read(65536)).decode("utf-8", "replace").strip()
     except TimeoutError:
         raise Failed("the micro VM's relay does not answer") from None
@@ -110,6 +115,15 @@ def read_exit(folder: Path) -> Exit:
         return Exit(
             status=137, finished_at=time.time(), error="the micro VM's relay ended unexpectedly"
         )
+
+
+def read_boot(folder: Path) -> tuple[str, str]:
+    """How a VM that was to be cloned came up, and why not so: (cloned, "") or (cold, reason)."""
+    try:
+        word, _, reason = (folder / "boot").read_text(errors="replace").strip().partition(" ")
+    except OSError:
+        return "cold", ""
+    return (word, reason) if word in ("cloned", "cold") else ("cold", "")
 
 
 def read_pids(folder: Path) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal as signals
 import tarfile
 import tempfile
@@ -15,7 +16,7 @@ from typing import IO
 
 import msgspec
 
-from gemel.errors import Conflict, InvalidInput, NotFound, Unsupported
+from gemel.errors import Conflict, GemelError, InvalidInput, NotFound, Unsupported
 from gemel.host import cgroups, files, memory
 from gemel.model.instance import (
     Capabilities,
@@ -42,9 +43,7 @@ from gemel.runtime.microvm import (
     setup,
 )
 from gemel.runtime.microvm.idle import IdleVms
-from gemel.runtime.microvm.machine import (
-    Limits,
-)
+from gemel.runtime.microvm.machine import Guest, Limits, Machine
 from gemel.runtime.microvm.protocol import (
     CONTROL,
     FIRST_EXEC,
@@ -58,9 +57,13 @@ from gemel.runtime.microvm.protocol import (
     encode_u32,
     message,
 )
+from gemel.runtime.microvm.templates import Kind, Templates, kind_of
 from gemel.runtime.microvm.tools import Tools, find_tools
 
 log = logging.getLogger("gemel.microvm")
+
+#: A service's label that has it booted cold always: ``off``.
+SNAPSHOT_LABEL = "gemel.snapshot"
 
 
 class MicroVmRuntime:
@@ -86,6 +89,8 @@ class MicroVmRuntime:
         self._specs: dict[str, InstanceSpec] = {}
         self._early: dict[str, list[channel.Session]] = {}
         self._left: set[channel.Session] = set()
+        self.templates = Templates(paths, self._limits)
+        self._ahead: set[asyncio.Task[None]] = set()
         self._idle = IdleVms(paths, self._limits, self._machinery)
 
     async def prepare(self) -> None:
@@ -93,10 +98,15 @@ class MicroVmRuntime:
         files.folder(self._paths.root / "microvm")
         files.folder(self._paths.run / "instances")
         await self._idle.sweep()
+        await self.templates.sweep()
 
     async def close(self) -> None:
         """Lets go of watchers; the VMs go on."""
-        tasks = [*self._watches.values(), *filter(None, (self._tools, self._verdict))]
+        tasks = [
+            *self._watches.values(),
+            *self._ahead,
+            *filter(None, (self._tools, self._verdict)),
+        ]
         self._watches.clear()
         for task in tasks:
             task.cancel()
@@ -104,6 +114,7 @@ class MicroVmRuntime:
         for session in list(self._left):
             await session.end(hang_up=False)
         await self._idle.close()
+        await self.templates.close()
 
     async def tools(self) -> Tools:
         """Programs, kernel and initrd; looked for once, again after a failure."""
@@ -130,8 +141,61 @@ class MicroVmRuntime:
         return f"{self._paths.cgroup}/{id}"
 
     async def create(self, spec: InstanceSpec) -> None:
-        """Makes the instance's disk."""
+        """Makes the instance's disk, and begins with a template for it if there is none."""
         await disks.ensure_layer(self._paths, spec.layer)
+        if _why_cold(spec) is None:
+            task = asyncio.create_task(self._make_ahead(spec))
+            self._ahead.add(task)
+            task.add_done_callback(self._ahead.discard)
+
+    async def _make_ahead(self, spec: InstanceSpec) -> None:
+        """What goes wrong here is told when the instance starts."""
+        with contextlib.suppress(GemelError, OSError):
+            tools, kvm = await self._machinery()
+            machine = await build.machine(self._paths, tools, kvm, spec)
+            if not machine.shares:
+                kind = await asyncio.to_thread(kind_of, tools, machine)
+                self.templates.prepare(tools, machine, kind)
+
+    @contextlib.asynccontextmanager
+    async def _template(
+        self, tools: Tools, machine: Machine, spec: InstanceSpec
+    ) -> AsyncIterator[tuple[Kind, Guest | None, str]]:
+        """What to clone while the block runs, or None and why the VM boots cold."""
+        kind = await asyncio.to_thread(kind_of, tools, machine)
+        reason = _why_cold(spec)
+        if machine.shares:
+            reason = "it has bind mounts or volumes, whose file servers cannot be cloned"
+        if reason is not None:
+            yield kind, None, reason
+            return
+        async with self.templates.borrow(tools, machine, kind) as (guest, why):
+            yield kind, guest, why
+
+    async def _boot(
+        self, spec: InstanceSpec, machine: Machine, tools: Tools, early: list[channel.Session]
+    ) -> int:
+        """Starts the relay, with a template where there is one."""
+        folder = self._folder(spec.id)
+        async with self._template(tools, machine, spec) as (kind, guest, reason):
+            await self._clear(spec.id)
+            files.folder(folder)
+            files.folder(spec.log.parent)
+            job = await build.job(tools, self._limits, spec, folder, self._cgroup(spec.id))
+            early += [s for s in self._early.pop(spec.id, []) if not s.closed]
+            job = msgspec.structs.replace(job, attached=len(early), guest=guest)
+            pid = await relay.launch(tools.relay, machine, job, lambda: _attach_all(folder, early))
+        if guest is None:
+            files.write(folder / "boot", f"cold {reason}\n".encode())
+            return pid
+        word, why = await asyncio.to_thread(relay.read_boot, folder)
+        if word != "cloned":  # a cold boot has worked, so it was the template's fault
+            self.templates.drop(kind, why)
+        return pid
+
+    def boot(self, id: str) -> tuple[str, str]:
+        """How a running instance came up, ``cloned`` or ``cold``, and why it was not cloned."""
+        return relay.read_boot(self._folder(id))
 
     async def start(self, spec: InstanceSpec) -> int:
         """Boots a VM and starts the service in it; the VMM's pid."""
@@ -143,13 +207,7 @@ class MicroVmRuntime:
             await self._idle.end(spec.id)
             tools, kvm = await self._machinery()
             machine = await build.machine(self._paths, tools, kvm, spec)
-            await self._clear(spec.id)
-            files.folder(folder)
-            files.folder(spec.log.parent)
-            job = await build.job(tools, self._limits, spec, folder, self._cgroup(spec.id))
-            early = [s for s in self._early.pop(spec.id, []) if not s.closed]
-            job = msgspec.structs.replace(job, attached=len(early))
-            pid = await relay.launch(tools.relay, machine, job, lambda: _attach_all(folder, early))
+            pid = await self._boot(spec, machine, tools, early)
         except BaseException:
             for stream in [*early, *self._early.pop(spec.id, [])]:
                 await stream.close()
@@ -353,6 +411,15 @@ class MicroVmRuntime:
         """By a stat inside the guest."""
         async with self._files(spec, running) as folder:
             return await archive.stat(folder, path)
+
+
+def _why_cold(spec: InstanceSpec) -> str | None:
+    """Why this instance is not to be cloned, if that was asked for."""
+    if os.environ.get("GEMEL_MICROVM_CLONES", "1") == "0":
+        return "clones are switched off (GEMEL_MICROVM_CLONES=0)"
+    if dict(spec.labels).get(SNAPSHOT_LABEL) == "off":
+        return "its snapshot is off"
+    return None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,18 @@
+/* The VMM's control channel (QMP): saving a template, and making a clone of one. */
+#ifndef GEMEL_RELAY_QMP_H
+#define GEMEL_RELAY_QMP_H
+
+#include <stdbool.h>
+
+struct relay;
+
+/* Has the VMM write its devices' state into the template's state file. */
+bool qmp_save(struct relay *r);
+/* Has the VMM, started to wait for it, take the template's state over and run. */
+bool qmp_restore(struct relay *r);
+/* Reads what the VMM answers; an error of it ends the attempt. */
+void qmp_read(struct relay *r);
+/* Closes the channel: from then on nobody commands the VMM. */
+void qmp_close(struct relay *r);
+
+#endif

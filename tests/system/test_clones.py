@@ -1,0 +1,274 @@
+"""Clones of templates: each is its own machine, and whatever goes wrong a cold boot takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+import secrets
+import subprocess
+import tarfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from gemel.host import memfile
+from gemel.host.run import run
+from gemel.model.instance import InstanceSpec, Interface, Network
+from gemel.model.paths import Paths
+from gemel.runtime.microvm.machine import Guest
+from gemel.runtime.microvm.runtime import MicroVmRuntime
+from gemel.runtime.microvm.templates import Template
+from tests import leaks
+from tests.conformance.conftest import KINDS, Harness, Image
+from tests.conformance.conftest import image as image
+from tests.engine import IMAGE, EngineProcess
+from tests.images import busybox_tar
+
+pytestmark = pytest.mark.root
+
+#: How far a clone's clock may be off, in seconds.
+CLOCK = 0.05
+MANY = 10
+
+
+@pytest.fixture
+async def vm(tmp_path: Path, image: Image) -> AsyncIterator[Harness]:
+    """Real micro VMs."""
+    made = Harness(KINDS["microvm"], Paths(tmp_path / "root", tmp_path / "run"), image)
+    await made.runtime.prepare()
+    yield made
+    await made.close()
+
+
+def runtime(vm: Harness) -> MicroVmRuntime:
+    return cast(MicroVmRuntime, vm.runtime)
+
+
+@pytest.fixture
+async def bridge() -> AsyncIterator[str]:
+    """A bridge; its taps end with it."""
+    name = f"gb{secrets.token_hex(3)}"
+    await run(["ip", "link", "add", name, "type", "bridge"])
+    await run(["ip", "addr", "add", "10.78.0.1/24", "dev", name])
+    await run(["ip", "link", "set", name, "up"])
+    taps: list[str] = []
+    _TAPS[name] = taps
+    yield name
+    for one in [*taps, name]:
+        await run(["ip", "link", "del", one], check=False)
+
+
+_TAPS: dict[str, list[str]] = {}
+
+
+async def nic(bridge: str, number: int) -> Network:
+    """A network of one interface, its tap on the bridge."""
+    tap = f"gt{secrets.token_hex(4)}"
+    _TAPS[bridge].append(tap)
+    await run(["ip", "tuntap", "add", tap, "mode", "tap"])
+    await run(["ip", "link", "set", tap, "master", bridge, "up"])
+    return Network(
+        interfaces=(
+            Interface(
+                name="eth0",
+                host=tap,
+                bridge=bridge,
+                mac=f"02:00:0a:4e:00:{number:02x}",
+                address=f"10.78.0.{number}/24",
+                gateway="10.78.0.1",
+            ),
+        )
+    )
+
+
+@pytest.fixture
+def with_machine_id(tmp_path: Path) -> Path:
+    """An image with an /etc/machine-id, as distributions have it."""
+    target = tmp_path / "image.sqfs"
+    tar = io.BytesIO(busybox_tar())
+    with tarfile.open(fileobj=tar, mode="a") as archive:
+        entry = tarfile.TarInfo("etc/machine-id")
+        entry.size = 32
+        archive.addfile(entry, io.BytesIO(b"0" * 32))
+    command = ["tar2sqfs", "-q", "-c", "lz4", str(target)]
+    subprocess.run(command, input=tar.getvalue(), check=True, timeout=60)
+    return target
+
+
+FACTS = """
+    cat /proc/sys/kernel/random/uuid
+    head -c 32 /dev/urandom | md5sum
+    cat /proc/sys/kernel/random/boot_id
+    cat /sys/class/net/eth0/address
+    hostname
+    cat /etc/machine-id
+    ping -c 1 -W 20 10.78.0.1 > /dev/null && echo reached $(hostname)
+"""
+
+
+async def clock_error(vm: Harness, spec: InstanceSpec) -> float:
+    """Seconds by which the guest's clock is certainly off; what the question takes is no error."""
+    before = time.time()
+    got = await vm.exec(spec, "sh", "-c", "touch /now; stat -c %y /now; date +%z")
+    after = time.time()
+    stamp = re.search(rb"(\d\d):(\d\d):(\d\d\.\d+)", got.stdout)
+    assert stamp, got
+    told = int(stamp[1]) * 3600 + int(stamp[2]) * 60 + float(stamp[3])
+    day = before - before % 86400
+    low, high = before - day, after - day
+    return max(low - told, told - high, 0.0)
+
+
+async def test_each_clone_is_its_own_machine(
+    vm: Harness, bridge: str, with_machine_id: Path
+) -> None:
+    specs = []
+    for number in range(MANY):
+        script = f"{FACTS}; exec sleep 1000"
+        network = await nic(bridge, 10 + number)
+        spec = vm.shell(script, network=network, root_image=with_machine_id)
+        specs.append(await vm.start(spec))
+        assert runtime(vm).boot(spec.id) == ("cloned", "")
+    facts = []
+    for spec in specs:
+        await vm.expect(spec, b"reached " + spec.hostname.encode())
+        out, err = await vm.output(spec)
+        assert err == b""
+        facts.append(out.decode().splitlines())
+    for number, spec in enumerate(specs):
+        uuid, random, boot, mac, name, machine = facts[number][:6]
+        assert machine == spec.id[:32]
+        assert mac == f"02:00:0a:4e:00:{10 + number:02x}"
+        assert name == spec.hostname
+        assert len({uuid, random, boot}) == 3
+    for column in range(6):
+        assert len({row[column] for row in facts}) == MANY, f"two clones share {facts}"
+    assert min([await clock_error(vm, spec) for spec in specs]) < CLOCK
+    # one template for them all
+    assert len(runtime(vm).templates.kinds) == 1
+
+
+async def test_clocks(vm: Harness) -> None:
+    for _ in range(3):
+        spec = await vm.start(vm.spec("sleep", "1000"))
+        assert runtime(vm).boot(spec.id) == ("cloned", "")
+        assert await clock_error(vm, spec) < CLOCK
+        await vm.stop(spec)
+
+
+def _spoilt_state(guest: Guest) -> Guest:
+    state = memfile.make("spoilt")
+    os.write(state, b"QEVM" + bytes(4000))
+    return Guest(memory=os.dup(guest.memory), state=state)
+
+
+def _spoilt_memory(guest: Guest) -> Guest:
+    size = os.fstat(guest.memory).st_size
+    return Guest(memory=memfile.make("spoilt", size), state=os.dup(guest.state))
+
+
+@pytest.mark.parametrize("spoil", [_spoilt_state, _spoilt_memory])
+async def test_a_broken_template_is_dropped_for_a_cold_boot(vm: Harness, spoil: object) -> None:
+    assert callable(spoil)
+    templates = runtime(vm).templates
+    first = await vm.start(vm.spec("true"))
+    assert runtime(vm).boot(first.id) == ("cloned", "")
+    (kind,) = templates.kinds
+    good = templates._ready[kind]
+    templates._ready[kind] = Template(spoil(good.guest))
+    good.close()
+    got = await vm.run(second := vm.spec("echo", "fine"))
+    assert got.stdout == b"fine\n"
+    word, reason = runtime(vm).boot(second.id)
+    assert word == "cold"
+    assert reason
+    assert templates.kinds == []
+    third = await vm.start(vm.spec("true"))
+    word, why = runtime(vm).boot(third.id)
+    assert (word, reason[:40] in why) == ("cold", True)
+
+
+def _boot(engine: EngineProcess, name: str) -> tuple[str, str]:
+    told = engine.ok("GET", f"/containers/{name}/json")
+    return told["Boot"], told["BootReason"]
+
+
+def test_inspect_says_how_it_was_booted(fresh_engine: EngineProcess) -> None:
+    engine = fresh_engine
+    base = {"Image": IMAGE, "Cmd": ["sleep", "1000"], "HostConfig": {"Runtime": "microvm"}}
+    wanted = {
+        "one": base,
+        "two": base,
+        "off": {**base, "Labels": {"gemel.snapshot": "off"}},
+        "shared": {**base, "HostConfig": {"Runtime": "microvm", "Binds": ["data:/data"]}},
+    }
+    for name, request in wanted.items():
+        engine.ok("POST", f"/containers/create?name={name}", request)
+        engine.ok("POST", f"/containers/{name}/start")
+    assert _boot(engine, "one") == _boot(engine, "two") == ("cloned", "")
+    word, reason = _boot(engine, "off")
+    assert (word, "off" in reason) == ("cold", True)
+    word, reason = _boot(engine, "shared")
+    assert (word, "volumes" in reason) == ("cold", True)
+    engine.kill_hard()
+    engine.start()
+    assert _boot(engine, "one") == ("cloned", "")
+
+
+def test_an_engine_killed_while_it_makes_a_template(fresh_engine: EngineProcess) -> None:
+    engine = fresh_engine
+    folder = engine.paths.run / "templates"
+    request = {"Image": IMAGE, "Cmd": ["true"], "HostConfig": {"Runtime": "microvm"}}
+    engine.ok("POST", "/containers/create?name=one", request)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("*/jail")):
+        assert time.monotonic() < deadline, "no template is made"
+        time.sleep(0.002)
+    engine.kill_hard()
+    deadline = time.monotonic() + 60
+    while left := [line for line in leaks.processes([engine.base]) if "relay" in line]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    engine.start()
+    assert list(folder.iterdir()) == []
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{engine.paths.cgroup}/template-*"))
+    engine.ok("POST", "/containers/one/start")
+    assert engine.ok("POST", "/containers/one/wait", timeout=120)["StatusCode"] == 0
+
+
+async def test_a_runtime_that_closes_leaves_no_template(vm: Harness) -> None:
+    spec = vm.spec("true")
+    vm.specs[spec.id] = spec
+    await vm.runtime.create(spec)
+    folder = vm.paths.run / "templates"
+    async with asyncio.timeout(60):
+        while not list(folder.glob("*/jail")):  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+    await vm.runtime.close()
+    assert list(folder.iterdir()) == []
+    assert runtime(vm).templates.kinds == []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        assert bytes(vm.paths.run) not in line
+    await vm.successor()
+
+
+def test_a_template_cannot_be_changed() -> None:
+    """Not by a clone that has it open for writing, as QEMU does."""
+    fd = memfile.make("test", 4096)
+    memfile.seal(fd)
+    again = os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
+    try:
+        with pytest.raises(PermissionError):
+            os.pwrite(again, b"x", 0)
+    finally:
+        os.close(again)
+        os.close(fd)
