@@ -213,8 +213,10 @@ async def test_out_of_memory_is_told(harness: Harness) -> None:
 
 async def test_many_in_a_row_leave_nothing(harness: Harness) -> None:
     count = 20 if harness.runtime.capabilities.shares_kernel else 2
-    descriptors = _descriptors()
-    for _ in range(count):
+    descriptors = 0
+    for number in range(count):
+        if number == 1:  # the first may have made what all others share
+            descriptors = _descriptors()
         spec = harness.spec("true")
         assert (await harness.run(spec)).status == 0
         await harness.runtime.cleanup(spec.id)

@@ -129,7 +129,7 @@ async def test_each_clone_is_its_own_machine(
 ) -> None:
     specs = []
     for number in range(MANY):
-        script = f"{FACTS}; exec sleep 1000"
+        script = f"{FACTS}\nexec sleep 1000"
         network = await nic(bridge, 10 + number)
         spec = vm.shell(script, network=network, root_image=with_machine_id)
         specs.append(await vm.start(spec))

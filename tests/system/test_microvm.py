@@ -9,6 +9,7 @@ import secrets
 import signal
 import struct
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -313,6 +314,14 @@ def left(harness: Harness) -> list[str]:
     return found
 
 
+async def settled(harness: Harness) -> list[str]:
+    """The same, once what goes on in the background has ended."""
+    end = time.monotonic() + DEADLINE
+    while (found := left(harness)) and time.monotonic() < end:
+        await asyncio.sleep(0.1)
+    return found
+
+
 async def test_a_killed_vmm_is_told_of_and_starts_again(vm: Harness) -> None:
     spec = vm.shell("cat /kept; echo kept > /kept; sync; echo up; exec sleep 1000")
     vm.specs[spec.id] = spec
@@ -328,7 +337,7 @@ async def test_a_killed_vmm_is_told_of_and_starts_again(vm: Harness) -> None:
     ended = await vm.wait(spec)
     assert ended.status == 137 and "ended by itself" in ended.error
     await vm.runtime.cleanup(spec.id)
-    assert left(vm) == []
+    assert await settled(vm) == []
     await vm.runtime.start(spec)
     await vm.expect(spec, b"kept\n")
 
@@ -341,7 +350,7 @@ async def test_a_killed_relay_takes_the_vm_with_it(vm: Harness) -> None:
     ended = await vm.wait(spec)
     assert ended.status == 137 and "relay ended unexpectedly" in ended.error
     await vm.runtime.cleanup(spec.id)
-    assert left(vm) == []
+    assert await settled(vm) == []
     with contextlib.suppress(FileNotFoundError):  # whoever inherited it may not have reaped it yet
         assert ") Z " in Path(f"/proc/{pids[1]}/stat").read_text()
 
@@ -365,7 +374,7 @@ async def test_failed_starts_leave_nothing(vm: Harness, tmp_path: Path) -> None:
     ):
         with pytest.raises(error):
             await vm.start(spec)
-        assert left(vm) == []
+        assert await settled(vm) == []
 
 
 def _network(bridge: str, tap: str) -> None:

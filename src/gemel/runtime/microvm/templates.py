@@ -34,7 +34,7 @@ MOST_BYTES = 1 << 30
 #: Memory that the host must have to spare, beside what the guest may take.
 SPARE = 512 * MIB
 #: How long a start waits for a template before it boots cold, in seconds.
-PATIENCE = 25.0
+PATIENCE = 45.0
 #: After a failure no other template of the kind is made for so many seconds.
 RETRY = 60.0
 #: A template's VM is nobody: a user id that no instance has.
