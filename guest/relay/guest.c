@@ -315,7 +315,7 @@ static void control_frame(struct relay *r, const struct frame *f)
     switch (f->type) {
     case G_HELLO:
         if (r->state != BOOTING || r->launch.cloning || f->length < 4 || get_u32(f->payload) != PROTOCOL_VERSION) {
-            broke(r, r->state == BOOTING ? "another version than ours" : "a second greeting");
+            broke(r, r->state == BOOTING && !r->launch.cloning ? "another version than ours" : "a second greeting");
             return;
         }
         if (r->launch.template) {

@@ -5,11 +5,13 @@ Run in the relay's jail as `python3 /guest.py MODE [ARGUMENT]`; descriptor 3 is 
 
 import os
 import random
+import socket
 import struct
 import sys
 import time
 
 CONFIG, START, STDIN, SIGNAL, CREDIT, SHUTDOWN, EXEC = 1, 2, 4, 7, 8, 9, 3
+PING, PONG = 10, 73
 HELLO, READY, STARTED, STDOUT, STDERR, EXIT, ERROR, STDIN_CREDIT = 65, 66, 67, 68, 69, 70, 71, 72
 
 
@@ -68,6 +70,57 @@ def end(status):
     send(frame(1, EXIT, struct.pack("<IB", status, 0)))
     until(SHUTDOWN)
     sys.exit(0)
+
+
+def commanded():
+    """What the relay tells a VMM over its control channel, and the descriptor that came along."""
+    control = socket.socket(fileno=13)
+    data, fds, _, _ = socket.recv_fds(control, 65536, 1)
+    assert b"x-ignore-shared" in data, data
+    return control, fds[0]
+
+
+def clone(mode):
+    """A clone of a template, started to wait for its state."""
+    control, _ = commanded()
+    if mode == "dies":
+        sys.exit(1)
+    if mode == "mute":
+        time.sleep(600)
+    if mode in ("refused", "endless"):
+        answer = b'{"error": {"desc": "no"}}\n' if mode == "refused" else b"x" * 100000
+        control.sendall(answer)
+        time.sleep(600)
+    until(PING)
+    if mode == "greets":
+        send(frame(0, HELLO, struct.pack("<I", 1)))
+    send(b"noise" * 100 if mode == "noise" else frame(0, PONG))
+    if mode == "unready":
+        time.sleep(600)
+    until(CONFIG, 1)
+    if mode == "failed-config":
+        send(frame(0, ERROR, b"\3no disk"))
+        time.sleep(600)
+    send(frame(0, READY))
+    until_start()
+    send(frame(1, STARTED, struct.pack("<I", 42)))
+    until(SIGNAL)
+    end(128 + 15)
+
+
+def template(mode):
+    """A guest that is saved when it has greeted."""
+    send(frame(0, HELLO, struct.pack("<I", 1)))
+    until(PING)
+    send(frame(0, PONG))
+    control, state = commanded()
+    if mode == "refused":
+        control.sendall(b'{"error": {"desc": "no"}}\n')
+        time.sleep(600)
+    os.write(state, b"devices")
+    told = b'{"event": "MIGRATION", "data": {"status": "%s"}}\n'
+    control.sendall(told % b"setup" + told % b"completed")
+    time.sleep(600)
 
 
 def echo():

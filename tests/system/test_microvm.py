@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from gemel.errors import CommandNotFound, Failed, InvalidInput, NotFound
+from gemel.host import memfile
 from gemel.host.run import run
 from gemel.model.instance import Exit, Interface, Mount, MountKind, Network, Resources
 from gemel.model.paths import Paths
@@ -75,14 +76,18 @@ class Fake:
             ("run", "/usr/bin/python3", "-I", "-S", "/guest.py", *mode),
         ]
 
-    async def start(self, *mode: str, extra: tuple[Record, ...] = ()) -> str:
+    async def start(
+        self, *mode: str, extra: tuple[Record, ...] = (), passed: tuple[int, ...] = ()
+    ) -> str:
         """What the relay answers to the start."""
         reader, writer = os.pipe()
         input = encode_records(self.records(list(mode), list(extra)))
         options = f"detect_leaks=0:log_path={self.folder}/sanitizer"
         env = {**os.environ, "ASAN_OPTIONS": options, "UBSAN_OPTIONS": options}
         try:
-            await run([str(self.program), str(writer)], input=input, pass_fds=[writer], env=env)
+            await run(
+                [str(self.program), str(writer)], input=input, pass_fds=[writer, *passed], env=env
+            )
         finally:
             os.close(writer)
         with os.fdopen(reader, "rb") as answer:
@@ -294,6 +299,59 @@ async def test_clients_that_break_rules_are_dropped(fake: Fake) -> None:
     await stream.close()
 
 
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        ("good", ""),
+        ("mute", "did not answer"),
+        ("dies", "ended by itself"),
+        ("refused", "refuses"),
+        ("endless", "without an end"),
+        ("unready", "not set up"),
+        ("greets", "greeting"),
+        ("noise", "a frame that is none"),
+        ("failed-config", "no disk"),
+    ],
+)
+async def test_a_clone_that_fails_is_booted_cold(fake: Fake, mode: str, why: str) -> None:
+    files = memfile.make("memory", 4096), memfile.make("state")
+    extra: tuple[Record, ...] = (
+        ("memory", "12", *map(str, files)),
+        ("qmp", "13"),
+        ("clone-ms", "1500"),
+        ("clone-run", "/usr/bin/python3", "-I", "-S", "/guest.py", "clone", mode),
+    )
+    try:
+        answer = await fake.start("echo", extra=extra, passed=files)
+    finally:
+        for fd in files:
+            os.close(fd)
+    assert answer.startswith("started "), answer
+    word, reason = relay.read_boot(fake.folder)
+    assert (word, why in reason) == ("cold" if why else "cloned", True), reason
+    await fake.tell(15)
+    assert (await fake.end()).status == 128 + 15
+    fake.check()
+
+
+async def test_a_template_is_saved_at_its_greeting(fake: Fake) -> None:
+    files = memfile.make("memory", 4096), memfile.make("state")
+    extra: tuple[Record, ...] = (
+        ("template",),
+        ("memory", "12", *map(str, files)),
+        ("qmp", "13"),
+    )
+    try:
+        assert (await fake.start("template", "good", extra=extra, passed=files))[:8] == "started "
+        assert os.pread(files[1], 100, 0) == b"devices"
+        answer = await fake.start("template", "refused", extra=extra, passed=files)
+        assert "error" in answer and "refuses" in answer
+    finally:
+        for fd in files:
+            os.close(fd)
+    fake.check()
+
+
 @pytest.fixture
 async def vm(tmp_path: Path, image: Image) -> AsyncIterator[Harness]:
     """Real micro VMs."""
@@ -317,7 +375,7 @@ def left(harness: Harness) -> list[str]:
 async def settled(harness: Harness) -> list[str]:
     """The same, once what goes on in the background has ended."""
     end = time.monotonic() + DEADLINE
-    while (found := left(harness)) and time.monotonic() < end:
+    while (found := left(harness)) and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     return found
 

@@ -82,6 +82,14 @@ def test_too_many_devices_are_refused_with_numbers() -> None:
     assert "21 bind mounts" in caught.value.details
 
 
+def test_templates_and_clones_differ_in_their_memory_alone() -> None:
+    saved = qemu_arguments(PLAIN, snapshot="save")
+    restored = qemu_arguments(PLAIN, snapshot="restore")
+    assert restored[-2:] == ["-incoming", "defer"]
+    assert [word.replace("share=off", "share=on") for word in restored[:-2]] == saved
+    assert "share=off" in " ".join(restored)
+
+
 def test_orders() -> None:
     job = Job(
         folder=Path("/run/x"),
