@@ -33,7 +33,8 @@ lint:
 
 bench:
 	@scripts/setup test
-	bench/run
+	@bench/fetch-peers || true
+	bench/run --json build/bench.json --markdown build/bench.md
 
 guest:
 	$(MAKE) -C guest
