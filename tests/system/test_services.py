@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import select
+import signal
 import subprocess
 import sys
+import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -244,3 +248,83 @@ def test_an_update_that_fails_is_rolled_back(app: App) -> None:
     }
     assert left == ids
     assert set(app.states().values()) == {"running"}
+
+
+WATCHED = """
+services:
+  web:
+    image: IMAGE
+    runtime: RUNTIME
+    command: ["sh", "-c", "mkdir -p /w; date +%s%N >/started; httpd -p 80 -h /w; LOOP"]
+    ports: ["127.0.0.1::80"]
+    stop_grace_period: 1s
+    develop:
+      watch:
+        - {path: ./site, target: /w, action: sync, initial_sync: true, ignore: ["*.tmp"]}
+        - path: ./site/hook
+          target: /w/hook
+          action: sync+exec
+          exec: {command: [sh, -c, "cp /w/hook /w/copied; echo hooked"]}
+        - {path: ./again, action: restart}
+"""
+
+
+@pytest.mark.parametrize("runtime", ["container", "microvm"])
+def test_saved_files_are_carried_into_a_running_service(app: App, runtime: str) -> None:
+    app.file(WATCHED.replace("RUNTIME", runtime))
+    site = app.folder / "site"
+    (site / "deep").mkdir(parents=True)
+    (app.folder / "again").mkdir()
+    (site / "index.html").write_text("one")
+    (site / "deep" / "page").write_text("page")
+    (site / "no.tmp").write_text("never")
+    watching = app.popen("watch")
+
+    said: list[str] = []
+    stdout = watching.stdout
+    assert stdout is not None
+    reader = threading.Thread(target=lambda: said.extend(stdout), daemon=True)
+    reader.start()
+
+    def expect(*texts: str) -> None:
+        """Waits until it has said all of that."""
+        deadline = time.monotonic() + 90
+        while not all(text in "".join(list(said)) for text in texts):
+            assert reader.is_alive(), said
+            assert time.monotonic() < deadline, (texts, said)
+            time.sleep(0.05)
+
+    def shown(path: str) -> str:
+        host, port = _published(app)
+        with urllib.request.urlopen(f"http://{host}:{port}/{path}", timeout=20) as answer:
+            return str(answer.read().decode())
+
+    try:
+        expect("watching")
+        assert (shown("index.html"), shown("deep/page")) == ("one", "page")
+        assert app("exec", "-T", "web", "ls", "/w").stdout.split() == ["deep", "index.html"]
+        (site / "index.html").write_text("two")
+        (site / "deep" / "new").mkdir()
+        (site / "deep" / "new" / "file").write_text("new")
+        expect("synced")
+        deadline = time.monotonic() + 60
+        while (shown("index.html"), "new" in shown_folder(app)) != ("two", True):
+            assert time.monotonic() < deadline
+        (site / "deep" / "page").unlink()
+        (site / "hook").write_text("h")
+        expect("hooked", "/w/deep/page")
+        assert shown("copied") == "h"
+        assert app("exec", "-T", "web", "ls", "/w/deep").stdout.split() == ["new"]
+        (app.folder / "again" / "x").write_text("")
+        expect("web: restarted")
+    finally:
+        watching.send_signal(signal.SIGINT)
+        try:
+            watching.wait(30)
+        finally:
+            watching.kill()
+
+
+def shown_folder(app: App) -> str:
+    """The files below /w in the service web."""
+    return app("exec", "-T", "web", "find", "/w").stdout

@@ -34,6 +34,7 @@ APPLICATION: Table = {
     "create": Entry("up", "create", "Create the application without starting it"),
     "scale": Entry("up", "scale", "Change the number of replicas"),
     "update": Entry("up", "update", "Replace services without losing a request"),
+    "watch": Entry("watch", "watch", "Carry saved files into running services"),
     "config": Entry("config", "config", "Check the Compose file and show it resolved"),
     "ls": Entry("projects", "ls", "List applications (Compose projects)"),
 }

@@ -118,7 +118,7 @@ SERVICE: dict[str, Entry] = {
     "deploy.restart_policy": Entry(why="delay and window are the engine's own"),
     "deploy.rollback_config": _ignored("a rollback starts the old instances again, at once"),
     "deploy.update_config": Entry(why="a failing instance is taken back at once"),
-    "develop": _ignored("files are not watched"),
+    "develop": Entry(why="by gemel watch"),
     "device_cgroup_rules": _refused("name the devices"),
     "devices": _vm_refused("a micro VM sees no device of the host"),
     "gpus": _refused("GPUs are not passed on"),
