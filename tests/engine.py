@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gemel.model.paths import Paths
+from tests import shopimages
 from tests.images import busybox_tar
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -154,6 +155,11 @@ class EngineProcess:
         """The image that most tests use."""
         repo, _, tag = ref.partition(":")
         self.ok("POST", f"/images/create?fromSrc=-&repo={repo}&tag={tag}", busybox_tar())
+
+    def import_shop(self) -> None:
+        """The images of the example shop; before the engine is started."""
+        assert self.process is None, "the engine reads its list of images when it starts"
+        shopimages.link(CACHE, self.paths)
 
     def kill_hard(self) -> None:
         """kill -9, as a crash."""

@@ -9,24 +9,29 @@ import asyncio
 import sys
 from pathlib import Path
 
+from gemel.errors import GemelError
 from gemel.model.paths import Paths
 from gemel.runtime.microvm import artifacts
 from gemel.runtime.microvm.initrd import ensure_initrd
 from gemel.runtime.microvm.kernel import ensure_kernel
-from tests import fetch_clients
+from tests import fetch_clients, shopimages
 
 
 async def prepare(folder: Path) -> None:
-    """The guest kernel and its initrd, in ``folder``/kernels."""
+    """The guest kernel and its initrd, in ``folder``/kernels; the example shop's images."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = Paths(folder, folder / "run")
     kernel = await ensure_kernel(paths, print)
     await ensure_initrd(paths, kernel, artifacts.find("agent"))
+    await shopimages.prepare(folder)
 
 
 def main(folder: Path) -> None:
     """Everything; without Docker's clients the tests go on."""
-    asyncio.run(prepare(folder))
+    try:
+        asyncio.run(prepare(folder))
+    except* GemelError as errors:
+        sys.exit("\n".join(map(str, errors.exceptions)))
     if why := fetch_clients.fetch(folder):
         print(f"no current docker and Compose v2: {why}", file=sys.stderr)
 
