@@ -9,8 +9,10 @@ from gemel.api.query import Query
 from gemel.api.respond import close_iterator, empty, json_line, json_response
 from gemel.api.routing import Router
 from gemel.errors import InvalidInput
+from gemel.model.faults import FaultRequest
 from gemel.observe.capture.records import Query as Wanted
 
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
 LINES = "application/x-ndjson"
 
 
@@ -74,6 +76,27 @@ async def why(call: Call) -> web.StreamResponse:
     return json_response(await call.engine.observing.why(call.args["id"]))
 
 
+async def metrics(call: Call) -> web.StreamResponse:
+    """GET /gemel/metrics: Prometheus' text format"""
+    text = await call.engine.observing.metrics()
+    return web.Response(body=text.encode(), headers={"Content-Type": METRICS})
+
+
+async def faults(call: Call) -> web.StreamResponse:
+    """GET /gemel/faults"""
+    return json_response(await call.engine.faults.list())
+
+
+async def add_fault(call: Call) -> web.StreamResponse:
+    """POST /gemel/faults: a fault between two services begins"""
+    return json_response(await call.engine.faults.add(await call.decode(FaultRequest)), status=201)
+
+
+async def clear_faults(call: Call) -> web.StreamResponse:
+    """DELETE /gemel/faults: one (id) or all end"""
+    return json_response(await call.engine.faults.clear(call.query.number("id")))
+
+
 def add_routes(router: Router) -> None:
     """Adds the routes of this file."""
     for method, pattern, handler in (
@@ -82,5 +105,9 @@ def add_routes(router: Router) -> None:
         ("DELETE", "/gemel/traffic", stop),
         ("GET", "/gemel/traffic/{id}", exchange),
         ("GET", "/gemel/containers/{id}/why", why),
+        ("GET", "/gemel/metrics", metrics),
+        ("GET", "/gemel/faults", faults),
+        ("POST", "/gemel/faults", add_fault),
+        ("DELETE", "/gemel/faults", clear_faults),
     ):
         router.add(method, pattern, handler)

@@ -45,6 +45,8 @@ INSIDE: Table = {
     "inspect": Entry("look", "inspect", "Show everything about an object as JSON"),
     "why": Entry("why", "why", "Say what has happened to a service"),
     "traffic": Entry("traffic", "traffic", "Show the calls between services"),
+    "fault": Entry("fault", "fault", "Disturb the way between two services for a while"),
+    "metrics": Entry("metrics", "metrics", "Print figures in Prometheus' format"),
     "events": Entry("look", "events", "Follow what happens"),
     "attach": Entry("execute", "attach", "Connect to a running program's terminal"),
     "cp": Entry("copy", "cp", "Copy files from and to an instance"),

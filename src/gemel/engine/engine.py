@@ -8,6 +8,7 @@ import logging
 from gemel.engine.containers import Containers
 from gemel.engine.core import Core, Live
 from gemel.engine.execs import Execs
+from gemel.engine.faulting import Faults
 from gemel.engine.images import Images
 from gemel.engine.lifecycle import Lifecycle
 from gemel.engine.networks import Networks
@@ -43,6 +44,7 @@ class Engine:
         self.networks = Networks(core)
         self.volumes = Volumes(core)
         self.observing = Observing(core)
+        self.faults = Faults(core)
         self.system = System(core, self.stopped.set)
 
     @classmethod
@@ -69,6 +71,7 @@ class Engine:
             await runtime.prepare()
         await engine._load()
         await core.net.prepare(list(core.networks.values()), core.endpoints(), core.published())
+        await engine.faults.prepare()
         await engine._adopt()
         return engine
 
@@ -111,6 +114,7 @@ class Engine:
         core = self.core
         left = self.busy
         await self.observing.close()
+        await self.faults.close()
         await core.close_tasks()
         for runtime in core.runtimes.values():
             await runtime.close()

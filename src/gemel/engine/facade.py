@@ -17,6 +17,7 @@ from gemel.model.docker import (
     NetworkCreate,
     VolumeCreate,
 )
+from gemel.model.faults import FaultRequest
 from gemel.observe.capture.records import Query
 from gemel.runtime.base import ExecSession, PathStat, Stream
 
@@ -240,9 +241,21 @@ class Observing(Protocol):
         ...
 
     async def show(self, id: str) -> Json: ...
+    async def metrics(self) -> str:
+        """Prometheus' text format."""
+        ...
+
     async def why(self, ref: str) -> Json:
         """What explains the state of an instance."""
         ...
+
+
+class Faults(Protocol):
+    """Faults between two services, on demand."""
+
+    async def add(self, wanted: FaultRequest) -> Json: ...
+    async def list(self) -> Jsons: ...
+    async def clear(self, number: int | None) -> Json: ...
 
 
 class Engine(Protocol):
@@ -255,3 +268,4 @@ class Engine(Protocol):
     volumes: Volumes
     system: System
     observing: Observing
+    faults: Faults

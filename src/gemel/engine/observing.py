@@ -7,16 +7,15 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from gemel.engine import spec, why
+from gemel.engine import metrics, spec, why
 from gemel.engine.core import Core, log
 from gemel.engine.facade import Json
+from gemel.engine.peers import peer
 from gemel.engine.records import Container
 from gemel.errors import InvalidInput, NotFound
 from gemel.host.packets import interface_index
 from gemel.observe.capture.records import Exchange, Peer, Query, Snapshot
 from gemel.observe.traffic import Traffic
-
-PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 
 
 class Observing:
@@ -74,6 +73,10 @@ class Observing:
         """What explains the state of an instance. Raises NotFound."""
         return await why.explain(self.core, self.traffic, self.core.container(ref))
 
+    async def metrics(self) -> str:
+        """Prometheus' text format."""
+        return await metrics.page(self.core, self.traffic)
+
     async def close(self) -> None:
         """Ends the process with the engine. Never raises."""
         try:
@@ -81,17 +84,6 @@ class Observing:
                 await self.traffic.stop()
         except Exception:
             log.exception("ending the capturing process")
-
-
-def peer(one: Container) -> Peer:
-    """A container as an end of a call."""
-    labels = one.request.labels or {}
-    return Peer(
-        instance=one.id,
-        name=one.name,
-        service=labels.get(SERVICE, ""),
-        project=labels.get(PROJECT, ""),
-    )
 
 
 def _ports(core: Core, one: Container) -> list[int]:

@@ -51,10 +51,10 @@ class Firewall:
         if not whole:
             text = rules.elements(self._table, target.networks, target.ports)
             try:
-                return await _nft(text)
+                return await load(text)
             except Failed as error:  # somebody has removed the table: nft flush ruleset
                 log.warning("the firewall's table is made anew: %s", error.details)
-        await _nft(
+        await load(
             rules.ruleset(
                 self._table, target.networks, target.ports, allow_private=self._allow_private
             )
@@ -83,7 +83,7 @@ class Firewall:
         """Removes the table. Idempotent."""
         async with self._lock:
             self._applied = None
-            await _nft(rules.removal(self._table))
+            await load(rules.removal(self._table))
 
 
 def _essence(port: PublishedPort) -> PublishedPort:
@@ -108,5 +108,6 @@ def program() -> str:
     return found
 
 
-async def _nft(text: str) -> None:
+async def load(text: str) -> None:
+    """Carries a text out in one transaction. Raises Failed, Unavailable."""
     await run.run([program(), "-f", "-"], input=text.encode(), timeout=20)

@@ -25,6 +25,7 @@ from gemel.model.docker import (
     NetworkCreate,
     VolumeCreate,
 )
+from gemel.model.faults import FaultRequest
 from gemel.observe.capture.records import Query
 
 
@@ -494,8 +495,33 @@ class MemoryObserving:
             raise NotFound(f"no exchange {id} is recorded")
         return {"id": id}
 
+    async def metrics(self) -> str:
+        return "gemel_up 1\n"
+
     async def why(self, ref: str) -> Json:
         return {"Name": (await self.containers.inspect(ref))["Name"]}
+
+
+class MemoryFaults:
+    """Faults by number."""
+
+    def __init__(self) -> None:
+        self.faults: dict[int, Json] = {}
+
+    async def add(self, wanted: FaultRequest) -> Json:
+        number = len(self.faults) + 1
+        self.faults[number] = {"Id": number, "From": wanted.source, "To": wanted.target}
+        return self.faults[number]
+
+    async def list(self) -> Jsons:
+        return list(self.faults.values())
+
+    async def clear(self, number: int | None) -> Json:
+        if number is not None and number not in self.faults:
+            raise NotFound(f"there is no fault {number}")
+        gone = [number] if number is not None else list(self.faults)
+        self.faults = {n: f for n, f in self.faults.items() if n not in gone}
+        return {"Cleared": gone}
 
 
 class MemoryEngine:
@@ -507,3 +533,4 @@ class MemoryEngine:
         self.volumes = MemoryVolumes()
         self.system = MemorySystem()
         self.observing = MemoryObserving(self.containers)
+        self.faults = MemoryFaults()
