@@ -192,8 +192,8 @@ def _check(wanted: FaultRequest) -> None:
         )
     if not wanted.source or not wanted.target or wanted.source == wanted.target:
         raise InvalidInput("a fault is between two services")
-    if not 0 <= wanted.loss <= 1 or not 0 <= wanted.rate <= 10**12:
-        raise InvalidInput("loss is a share from 0 to 1, rate is in bits per second")
+    if not 0 <= wanted.loss <= 1 or not 0 <= wanted.rate <= 10**11:
+        raise InvalidInput("loss is a share from 0 to 1, rate at most 100 Gbit/s")
     if not (wanted.down or wanted.loss or wanted.rate):
         raise InvalidInput(
             "the fault does nothing", resolution="give one of --down, --loss, --rate"

@@ -62,7 +62,9 @@ def _lines(rule: Rule) -> list[str]:
     if rule.rate:
         speed = max(1, rule.rate // 8)
         # what is sent at once may be a segment of 64 KiB: it must fit, or nothing would pass
-        burst = min(max(131072, speed // 4), 1 << 30)  # of 32 bits in the kernel
+        burst = min(
+            max(131072, speed // 4), 1 << 30
+        )  # rate and burst times 1e9 must fit the kernel
         found.append(
             f"{match} limit rate over {speed} bytes/second burst {burst} bytes counter drop"
         )

@@ -25,7 +25,7 @@ async def test_nft_takes_it_and_lets_it_go() -> None:
         Rule(number=1, pairs=PAIRS, loss=0.05, left=60),
         Rule(number=2, pairs=PAIRS, rate=56_000),
         Rule(number=3, pairs=PAIRS, loss=1),
-        Rule(number=4, pairs=PAIRS, rate=10**12, loss=0.00001),
+        Rule(number=4, pairs=PAIRS, rate=10**11, loss=0.00001),
     ]
     await firewall.load(ruleset("gemel-test", rules))
     argv = [firewall.program(), "list", "table", "bridge", "gemel-test"]
