@@ -127,3 +127,24 @@ def test_one_engine_at_a_time(tmp_path: Path) -> None:
     assert f"an engine is running already (process {os.getpid()})" in run(code, path).stdout
     held.release()
     assert run(code, path).stdout == ""
+
+
+def test_a_mount_is_told_from_a_folder_or_file(tmp_path: Path) -> None:
+    folder, file, odd = tmp_path / "folder", tmp_path / "file", tmp_path / "with space"
+    folder.mkdir()
+    odd.mkdir()
+    file.touch()
+    assert not any(map(mounts.is_mount, (folder, file, odd, tmp_path / "absent", file / "below")))
+    done = []
+    try:
+        mounts.mount("none", folder, "tmpfs")
+        done.append(folder)
+        mounts.bind(file, file)  # the same file system: only the table tells
+        done.append(file)
+        mounts.bind(odd, odd)
+        done.append(odd)
+        assert all(map(mounts.is_mount, done))
+    finally:
+        for one in done:
+            mounts.unmount(one)
+    assert not any(map(mounts.is_mount, done))

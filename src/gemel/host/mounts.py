@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from enum import IntFlag
 from pathlib import Path
 
@@ -71,6 +72,15 @@ def unmount(target: str | Path, *, lazy: bool = True) -> None:
 
 def is_mount(path: Path) -> bool:
     """Whether something is mounted at ``path`` in this mount namespace."""
+    # the table has some lines for each container: it is read only where nothing else tells
+    try:
+        here = os.lstat(path)
+        if stat.S_ISDIR(here.st_mode) and here.st_dev != os.lstat(path.parent).st_dev:
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # a mount whose file system answers no more
+        pass
     wanted = os.fsencode(path).replace(b" ", b"\\040")
     with open("/proc/self/mountinfo", "rb") as table:
         return any(line.split(b" ", 5)[4] == wanted for line in table)
