@@ -41,7 +41,8 @@ class _Connection(http.client.HTTPConnection):
 class EngineProcess:
     """An engine (``gemel daemon``) with folders of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        self.options = options
         self.base = Path(tempfile.mkdtemp(prefix="gt", dir="/tmp"))
         self.paths = Paths(self.base / "root", self.base / "run")
         self.paths.root.mkdir()
@@ -69,7 +70,7 @@ class EngineProcess:
         """Starts it and waits until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gemel", "daemon"],
+                [sys.executable, "-m", "gemel", "daemon", *self.options],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -36,7 +36,7 @@ BUSYBOX = (
     "alpine:3.10", "alpine:3.10.1", "alpine:3.12", "alpine:3.18", "alpine:edge",
     "hello-world:latest", "busybox:buildroot-2014.02",
 )  # fmt: skip
-DEBIAN = ("python:3.13-alpine", "python:3.14-alpine", "registry:2", "nginx:latest")
+DEBIAN = ("python:latest", "python:3.13-alpine", "python:3.14-alpine", "registry:2", "nginx:latest")
 SOURCES = """\
 deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main
 """  # noqa: E501
@@ -80,7 +80,7 @@ def prepare(cache: Path, name: str, checkout: str) -> Suite:
     if name == "aiodocker":
         python = venv(
             cache / "venv-aiodocker", AIODOCKER, *common, "testcontainers==4.15.0", "pytest-cov",
-            "asyncssh", "paramiko",
+            "asyncssh", "paramiko", "async-timeout",
         )  # fmt: skip
         folder = source / AIODOCKER.replace("==", "-")
         if not folder.exists():
@@ -124,7 +124,7 @@ def debian_tar(cache: Path) -> bytes:
     target = cache / "debian.tar"
     if not target.exists():
         sh("mmdebstrap", "--variant=minbase", "--mode=root",
-           "--include=python3-minimal,docker-registry,ca-certificates", "bookworm",
+           "--include=python3,python-is-python3,docker-registry,ca-certificates", "bookworm",
            target.with_suffix(".new.tar"))  # fmt: skip
         target.with_suffix(".new.tar").rename(target)
     return target.read_bytes()
@@ -201,6 +201,7 @@ def run(suite: Suite, engine: EngineProcess, arguments: list[str]) -> dict[str, 
         env = {
             **engine.env,
             "TESTCONTAINERS_RYUK_DISABLED": "true",
+            "TESTCONTAINERS_HOST_OVERRIDE": "127.0.0.1",
             "PYTHONPATH": str(suite.folder),
             "COMPOSE_HTTP_TIMEOUT": "60",
         }

@@ -19,12 +19,15 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from gemel.api import serve
+from gemel.api import serve, tcp
 from gemel.errors import GemelError
 from gemel.host import lock, mountns
 from gemel.model.paths import Paths
+from gemel.net import guard
 
 log = logging.getLogger("gemel.daemon")
 
@@ -37,7 +40,22 @@ _FORMAT = "%(asctime)s %(levelname).1s %(name)s: %(message)s"
 _CLOSE_TIMEOUT = 30.0
 
 
-def run_daemon(paths: Paths, *, debug: bool = False) -> int:
+def listener(
+    url: str,
+    *,
+    cert: Path | None = None,
+    key: Path | None = None,
+    ca: Path | None = None,
+    token_file: Path | None = None,
+    hosts: Iterable[str] = (),
+) -> tcp.Listen:
+    """What ``gemel daemon --listen`` asks for. Raises InvalidInput for what is not safe."""
+    address, port = tcp.parse(url)
+    token = tcp.read_token(token_file) if token_file else ""
+    return tcp.checked(tcp.Listen(address, port, cert, key, ca, token, frozenset(hosts)))
+
+
+def run_daemon(paths: Paths, *, debug: bool = False, listen: tcp.Listen | None = None) -> int:
     """Runs the engine until it is told to stop, and gives back the exit code.
 
     Everything that keeps it from starting is told on standard error.
@@ -54,13 +72,13 @@ def run_daemon(paths: Paths, *, debug: bool = False) -> int:
         return FAILED
     try:
         _set_up_logging(paths, debug)
-        return _run_locked(paths)
+        return _run_locked(paths, listen)
     finally:
         held.release()
         logging.shutdown()
 
 
-def _run_locked(paths: Paths) -> int:
+def _run_locked(paths: Paths, listen: tcp.Listen | None) -> int:
     namespace: mountns.MountNamespace | None = None
     idle = False
     try:
@@ -69,7 +87,7 @@ def _run_locked(paths: Paths) -> int:
         log.info(
             "mount namespace %s", "of an earlier engine" if namespace.adopted else "made and pinned"
         )
-        idle = asyncio.run(_serve(paths))
+        idle = asyncio.run(_serve(paths, listen))
         return OK
     except GemelError as error:
         log.error("%s", error)
@@ -125,7 +143,7 @@ def _set_up_logging(paths: Paths, debug: bool) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-async def _serve(paths: Paths) -> bool:
+async def _serve(paths: Paths, listen: tcp.Listen | None) -> bool:
     """Opens the engine and answers until told to stop. True if no instance is left."""
     loop = asyncio.get_running_loop()
     _watch_children_by_pidfd()
@@ -138,6 +156,10 @@ async def _serve(paths: Paths) -> bool:
     try:
         server = await serve(engine, paths.socket, on_shutdown=stop.set)
         try:
+            if listen is not None:
+                # the rule first: no instance ever reaches the port
+                await guard.shut(paths, listen.port)
+                await server.listen(listen)
             # what is loaded stays: it need not be looked through time and again
             gc.freeze()
             gc.set_threshold(5_000, 20, 20)
@@ -148,6 +170,8 @@ async def _serve(paths: Paths) -> bool:
             log.info("stopping; instances go on running")
         finally:
             await server.close()
+            if listen is not None:
+                await guard.open_again(paths)
         return not await engine.containers.list(False, 0, False, {})
     finally:
         async with asyncio.timeout(_CLOSE_TIMEOUT):

@@ -6,6 +6,7 @@ import base64
 import binascii
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,6 +39,33 @@ CHUNK = 256 << 10
 Version = tuple[int, int]
 
 
+class Lists:
+    """Answers to lists of containers, kept for a moment: dozens of clients ask at once."""
+
+    #: Seconds; answers tell times in words to the second.
+    LASTS = 0.25
+    MOST = 16
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, float, bytes]] = {}
+
+    def get(self, key: str | None, generation: int) -> bytes | None:
+        """The answer for a query, if nothing has changed since it was made."""
+        known = self._known.get(key) if key is not None else None
+        if known is None or known[0] != generation or time.monotonic() > known[1]:
+            return None
+        return known[2]
+
+    def put(self, key: str | None, generation: int, answer: bytes) -> None:
+        """Keeps an answer; the oldest ones go."""
+        if key is None:
+            return
+        self._known.pop(key, None)
+        while len(self._known) >= self.MOST:
+            del self._known[next(iter(self._known))]
+        self._known[key] = (generation, time.monotonic() + self.LASTS, answer)
+
+
 @dataclass(slots=True)
 class Call:
     """A request with everything that handlers need of it."""
@@ -49,6 +77,7 @@ class Call:
     query: Query
     hangups: Hangups
     on_shutdown: Callable[[], None]
+    lists: Lists
 
     @property
     def connection(self) -> Connection:

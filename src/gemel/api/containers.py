@@ -31,10 +31,19 @@ async def list_(call: Call) -> web.StreamResponse:
         if query.text(legacy):
             filters.setdefault(legacy, []).append(query.text(legacy))
     limit = query.number("limit", 0) or 0
-    found = await call.engine.containers.list(
-        query.flag("all") or limit > 0, max(limit, 0), query.flag("size"), filters
-    )
-    return json_response(found)
+    size = query.flag("size")
+    # neither sizes nor the names of images are part of a container's generation
+    key = None if size or "ancestor" in filters else call.request.rel_url.raw_query_string
+    known = call.lists.get(key, call.engine.containers.generation)
+    if known is None:
+        # asked for before the list is made: a change in its midst makes it stale
+        generation = call.engine.containers.generation
+        found = await call.engine.containers.list(
+            query.flag("all") or limit > 0, max(limit, 0), size, filters
+        )
+        known = json_line(found)
+        call.lists.put(key, generation, known)
+    return web.Response(body=known, content_type=JSON)
 
 
 async def create(call: Call) -> web.StreamResponse:

@@ -65,9 +65,11 @@ async def search(call: Call) -> web.StreamResponse:
 
 
 def reference(name: str, tag: str) -> str:
-    """``name:tag``, or ``name@digest`` where the tag is a digest."""
+    """``name:tag``, or ``name@digest`` where the tag is a digest; it replaces the name's own."""
     if not tag:
         return name
+    head, slash, last = name.partition("@")[0].rpartition("/")
+    name = head + slash + last.partition(":")[0]
     return f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
 
 

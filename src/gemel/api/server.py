@@ -8,7 +8,7 @@ import grp
 import logging
 import os
 import socket as sockets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from gemel.api import (
     networks,
     observing,
     system,
+    tcp,
 )
-from gemel.api.call import Call, Handler
+from gemel.api.call import Call, Handler, Lists
 from gemel.api.errors import error_response
 from gemel.api.hijack import Connection, Hangups
 from gemel.api.query import Query, unescape
@@ -34,6 +35,8 @@ from gemel.engine.facade import Engine
 from gemel.errors import Conflict, Failed, GemelError, InvalidInput
 
 log = logging.getLogger("gemel.api")
+
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 GROUP = "gemel"
 #: Seconds that requests in progress are given when the server closes.
@@ -67,6 +70,7 @@ class Application:
         self._engine = engine
         self._on_shutdown = on_shutdown
         self._router = make_router()
+        self._lists = Lists()
         self._hangups = Hangups(asyncio.get_running_loop())
 
     def close(self) -> None:
@@ -82,6 +86,14 @@ class Application:
             return await self._answer(request)
         finally:
             connection.end()
+
+    def behind(self, gate: tcp.Gate) -> Handle:
+        """The same handler for a listener that does not let everybody in."""
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            return gate.refusal(request) or await self.handle(request)
+
+        return handle
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -123,6 +135,7 @@ class Application:
             query=Query(request.rel_url.raw_query_string),
             hangups=self._hangups,
             on_shutdown=self._on_shutdown,
+            lists=self._lists,
         )
         return handler, call
 
@@ -166,6 +179,14 @@ class Server:
         self._path = path
         self._inode = path.stat().st_ino
         self._closed = False
+        self._over_tcp: tuple[_HTTPServer, asyncio.Server, tcp.Relays] | None = None
+
+    async def listen(self, where: tcp.Listen) -> None:
+        """Answers on TCP too. Raises InvalidInput, Failed."""
+        gate = tcp.Gate(tcp.checked(where))
+        http = _HTTPServer(self._application.behind(gate), **_options())
+        self._over_tcp = (http, *await tcp.listen_on(where, http))
+        log.info("answering on tcp://%s:%d", where.address, where.port)
 
     @property
     def requests(self) -> int:
@@ -181,10 +202,19 @@ class Server:
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
         self._listener.close()
-        for connection in self._http.connections:
-            if isinstance(connection, Connection):
-                connection.end_stream()
-        await self._http.shutdown(timeout)
+        servers = [self._http]
+        if self._over_tcp is not None:
+            http, listener, relays = self._over_tcp
+            listener.close()
+            servers.append(http)
+        for server in servers:
+            for connection in server.connections:
+                if isinstance(connection, Connection):
+                    connection.end_stream()
+        for server in servers:
+            await server.shutdown(timeout)
+        if self._over_tcp is not None:
+            await relays.close()
         self._application.close()
 
 
@@ -242,6 +272,18 @@ def bind(path: Path) -> sockets.socket:
     return listener
 
 
+def _options() -> dict[str, Any]:
+    return {
+        "access_log": None,
+        "logger": logging.getLogger("gemel.api.http"),
+        "auto_decompress": False,
+        "tcp_keepalive": False,
+        "max_line_size": 64 << 10,
+        "max_field_size": 64 << 10,
+        "lingering_time": 2.0,
+    }
+
+
 async def serve(
     engine: Engine, socket: Path, *, on_shutdown: Callable[[], None] = _nothing
 ) -> Server:
@@ -252,16 +294,7 @@ async def serve(
     """
     listening = bind(socket)
     application = Application(engine, on_shutdown)
-    options: dict[str, Any] = {
-        "access_log": None,
-        "logger": logging.getLogger("gemel.api.http"),
-        "auto_decompress": False,
-        "tcp_keepalive": False,
-        "max_line_size": 64 << 10,
-        "max_field_size": 64 << 10,
-        "lingering_time": 2.0,
-    }
     loop = asyncio.get_running_loop()
-    http = _HTTPServer(application.handle, **options)
+    http = _HTTPServer(application.handle, **_options())
     listener = await loop.create_unix_server(http, sock=listening)
     return Server(application, http, listener, socket)

@@ -29,6 +29,11 @@ class Containers:
         self.handover = Handover(core, lifecycle)
         self._names: set[str] = set()
 
+    @property
+    def generation(self) -> int:
+        """See facade.Containers."""
+        return self.core.generation
+
     async def create(self, request: CreateRequest, name: str | None, platform: str = "") -> Json:
         """Makes a container; nothing runs yet. Raises NotFound, Conflict, InvalidInput."""
         core = self.core

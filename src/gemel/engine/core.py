@@ -116,6 +116,8 @@ class Core:
         """Called when addresses or ports of networks change; they neither wait nor raise."""
         self.promised: set[tuple[str, str]] = set()
         """Network id and address of containers that are being made, not kept yet."""
+        self.generation = 0
+        """Grows with every change of a container that somebody may see."""
         self.started = time.time()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -186,6 +188,7 @@ class Core:
 
     async def save(self, one: Container) -> None:
         """Keeps a container's record; does nothing for one that was removed meanwhile."""
+        self.generation += 1
         if one.id in self.containers:
             await self.store.put("container", one.id, one)
 
@@ -195,6 +198,7 @@ class Core:
 
     def emit(self, one: Container, action: str, **more: object) -> None:
         """An event of a container."""
+        self.generation += 1
         self.events.emit("container", action, one.id, {**self.attributes(one), **more})
 
     def spawn(self, one: Container, work: Awaitable[None], name: str) -> None:

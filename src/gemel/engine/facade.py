@@ -67,6 +67,11 @@ class CommitRequest(NamedTuple):
 class Containers(Protocol):
     """Instances of either runtime; Docker calls them containers."""
 
+    @property
+    def generation(self) -> int:
+        """While it stays the same, so do the answers of ``list`` but for times in words."""
+        ...
+
     async def create(
         self, request: CreateRequest, name: str | None, platform: str = ""
     ) -> Json: ...

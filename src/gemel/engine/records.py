@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import time
 from typing import Any
 
@@ -27,6 +28,7 @@ def stamp(ns: int) -> str:
     return f"{base:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_stamp(text: str) -> float:
     """Seconds since the epoch of a time written by ``stamp``; 0 for NEVER and nonsense."""
     if text.startswith("0001"):

@@ -184,4 +184,4 @@ class Volumes:
                 continue
             await delete(self.core, volume)
             removed.append(volume.name)
-        return {"VolumesDeleted": removed or None, "SpaceReclaimed": 0}
+        return {"VolumesDeleted": removed, "SpaceReclaimed": 0}

@@ -23,6 +23,10 @@ OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+_ARCHITECTURES = {
+    "386", "amd64", "x86_64", "arm", "arm64", "aarch64", "loong64", "mips64le", "ppc64le",
+    "riscv64", "s390x",
+}  # fmt: skip
 _MAX_LAYERS = 512
 
 
@@ -109,6 +113,11 @@ def parse_platform(text: str) -> Platform:
     if len(parts) == 1:
         if parts[0] == "linux":
             return own_platform()
+        if parts[0] not in _ARCHITECTURES:
+            raise InvalidInput(
+                f'"{text}": unknown operating system or architecture',
+                resolution="write OS/ARCHITECTURE[/VARIANT], linux/amd64",
+            )
         parts = ["linux", parts[0]]
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(parts[1], parts[1])
     return Platform(architecture, parts[0], parts[2] if len(parts) == 3 else "")

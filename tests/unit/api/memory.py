@@ -103,7 +103,7 @@ class MemoryContainers:
     def __init__(self) -> None:
         self.all: dict[str, Box] = {}
         self.flood = self.silent = False
-        self.followers = 0
+        self.followers = self.lists = 0
         self.last_list: tuple[bool, int, bool, Filters] | None = None
         self.last_log: LogQuery | None = None
 
@@ -121,6 +121,11 @@ class MemoryContainers:
         id = f"{len(self.all) + 1:064x}"
         self.all[id] = Box(id, name or f"box{len(self.all)}", request)
         return {"Id": id, "Warnings": []}
+
+    @property
+    def generation(self) -> int:
+        self.lists += 1  # never the same: nothing is kept
+        return self.lists
 
     async def list(self, all: bool, limit: int, size: bool, filters: Filters) -> Jsons:
         self.last_list = all, limit, size, filters

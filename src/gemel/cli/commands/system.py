@@ -155,16 +155,36 @@ def env(app: App, unset: bool, shell: str) -> None:
 
 @command()
 @click.option("--debug", is_flag=True, help="Log every command that is run.")
+@click.option("--listen", metavar="URL", help="Answer on tcp://ADDRESS:PORT too.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="The listener's certificate.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its key.")
+@click.option("--tls-ca", type=click.Path(path_type=Path), help="Who signs clients' certificates.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="What clients must send.")
+@click.option("--listen-host", multiple=True, help="A name that clients call this machine by.")
 @pass_app
-def daemon(app: App, debug: bool) -> int:
+def daemon(
+    app: App,
+    debug: bool,
+    listen: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    token_file: Path | None,
+    listen_host: tuple[str, ...],
+) -> int:
     """Run the engine in the foreground, until SIGTERM; services go on without it."""
-    from gemel.daemon import run_daemon
+    from gemel.daemon import listener, run_daemon
     from gemel.model.paths import Paths
 
     if os.geteuid() != 0:
         raise GemelError("the engine needs root", resolution="sudo gemel daemon")
     paths = Paths(root=Path(app.place.root), run=Path(app.place.run))
-    return run_daemon(paths, debug=debug)
+    where = None
+    if listen:
+        where = listener(
+            listen, cert=tls_cert, key=tls_key, ca=tls_ca, token_file=token_file, hosts=listen_host
+        )
+    return run_daemon(paths, debug=debug, listen=where)
 
 
 @click.group()
