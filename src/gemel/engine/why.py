@@ -172,6 +172,8 @@ async def _log_tail(core: Core, one: Container) -> list[str]:
             found.append(line.data.decode("utf-8", "replace").rstrip("\n")[:_LINE])
     except OSError:
         return []
+    while found and not found[-1].strip():
+        found.pop()
     return found
 
 

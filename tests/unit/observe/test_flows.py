@@ -106,6 +106,7 @@ def test_broken(ask: bytes, answer: bytes, status: int | None, error: str) -> No
     (one,) = read(*opened, *parts, *([wire.answer(answer)] if answer else []), *wire.close())
     assert one.status == status
     assert error in one.error
+    assert one.method == "GET"
     assert one.failed
 
 

@@ -226,7 +226,9 @@ class Http1:
         if asked is None or asked.whole:
             asked = self.ask()
         found = _LINE.match(data)
-        if found and not asked.exchange.path:
+        if asked.exchange.path:
+            asked.exchange.method = self.requests.get_method().decode("latin-1")
+        elif found:
             asked.exchange.method = found[1].decode("latin-1")
             asked.exchange.path = mask.path(found[2][:_PATH].decode("latin-1"))
         asked.exchange.error = why
