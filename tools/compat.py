@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -201,7 +202,7 @@ def run(suite: Suite, engine: EngineProcess, arguments: list[str]) -> dict[str, 
         env = {
             **engine.env,
             "TESTCONTAINERS_RYUK_DISABLED": "true",
-            "TESTCONTAINERS_HOST_OVERRIDE": "127.0.0.1",
+            "TESTCONTAINERS_CONNECTION_MODE": "docker_host",
             "PYTHONPATH": str(suite.folder),
             "COMPOSE_HTTP_TIMEOUT": "60",
         }
@@ -217,6 +218,8 @@ def run(suite: Suite, engine: EngineProcess, arguments: list[str]) -> dict[str, 
 
 def main() -> None:
     """See the module's text."""
+    # a shell starts background jobs with SIGINT ignored; the suites send it to their clients
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser()
     parser.add_argument("suites", nargs="+", choices=["aiodocker", "compose", "docker-py"])
     parser.add_argument("--cache", default="build/compat")

@@ -140,7 +140,7 @@ class Images:
         filters.known(wanted, {"dangling", "label", "label!", "until"})
         dangling = not any(v.lower() in ("false", "0") for v in wanted.get("dangling", []))
         removed = await self.store.prune(dangling)
-        return {"ImagesDeleted": list(removed[0]), "SpaceReclaimed": removed[1]}
+        return {"ImagesDeleted": list(removed[0]) or None, "SpaceReclaimed": removed[1]}
 
     def _told(self, action: str, ref: str, source: AsyncIterator[Json]) -> AsyncIterator[Json]:
         return _with_event(self.core, action, ref, source)

@@ -115,7 +115,7 @@ def parse_platform(text: str) -> Platform:
             return own_platform()
         if parts[0] not in _ARCHITECTURES:
             raise InvalidInput(
-                f'"{text}": unknown operating system or architecture',
+                f'"{text}": unknown operating system or architecture: invalid argument',
                 resolution="write OS/ARCHITECTURE[/VARIANT], linux/amd64",
             )
         parts = ["linux", parts[0]]
