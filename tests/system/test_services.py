@@ -328,3 +328,63 @@ def test_saved_files_are_carried_into_a_running_service(app: App, runtime: str) 
 def shown_folder(app: App) -> str:
     """The files below /w in the service web."""
     return app("exec", "-T", "web", "find", "/w").stdout
+
+
+HOOKED = """
+services:
+  web:
+    image: IMAGE
+    command: ["sh", "-c", "LOOP"]
+    volumes: [".:/out"]
+    stop_grace_period: 1s
+    post_start:
+      - {command: ["sh", "-c", "echo begun $$WHO >/out/begun"], environment: {WHO: me}}
+    pre_stop:
+      - {command: ["sh", "-c", "echo ends >/out/ends; exit 3"], user: "0"}
+"""
+
+
+def test_hooks_run_after_the_start_and_before_the_stop(app: App) -> None:
+    app.file(HOOKED)
+    app("up", "-d")
+    assert (app.folder / "begun").read_text() == "begun me\n"
+    assert not (app.folder / "ends").exists()
+    app("stop")
+    assert (app.folder / "ends").read_text() == "ends\n"
+    app("down")
+    app.file(HOOKED.replace("echo begun", "echo bad; exit 4; echo"))
+    failed = app("up", "-d", check=False)
+    assert failed.returncode != 0
+    assert "post_start" in failed.stderr
+    assert "exit code 4" in failed.stderr
+
+
+def test_up_with_watch_shows_the_output_and_stops_on_ctrl_c(app: App) -> None:
+    text = WATCHED.replace("RUNTIME", "container").replace("mkdir -p", "echo is up; mkdir -p")
+    app.file(text)
+    (app.folder / "site").mkdir()
+    (app.folder / "again").mkdir()
+    process = app.popen("up", "--watch")
+    stdout = process.stdout
+    assert stdout is not None
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(stdout), daemon=True)
+    reader.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not ("watching" in "".join(said) and "web-1  | is up" in "".join(said)):
+            assert time.monotonic() < deadline, said
+            time.sleep(0.05)
+        (app.folder / "site" / "x").write_text("x")
+        while "synced /w/x" not in "".join(said):
+            assert time.monotonic() < deadline, said
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        reader.join(20)
+    assert app.states() == {f"{app.name}-web-1": "exited"}
+    refused = app("publish", "x/y", check=False)
+    assert refused.returncode != 0
+    assert "gemel push" in refused.stderr

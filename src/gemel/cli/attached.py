@@ -94,7 +94,7 @@ class _Foreground:
             if target.running:
                 self.follower.running(target)
         starter = threading.Thread(target=self._start, args=(plan,), daemon=True)
-        with terminal.handled([signal.SIGINT, signal.SIGTERM], _interrupt):
+        with terminal.handled([signal.SIGINT, signal.SIGTERM], interrupt):
             try:
                 starter.start()
                 code = self._wait(members)
@@ -176,5 +176,5 @@ class _Foreground:
             kill_all(self.app.client, self.work.project.name)
 
 
-def _interrupt(_number: int) -> None:
+def interrupt(_number: int) -> None:
     raise Interrupted

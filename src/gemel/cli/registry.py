@@ -59,6 +59,7 @@ OBJECTS: Table = {
     "build": Entry("build", "build", "Build the images of services"),
     "pull": Entry("images", "pull", "Pull the images of services"),
     "push": Entry("images", "push", "Push the images of services"),
+    "publish": Entry("publish", "publish", "Not offered; says what to do instead"),
     "images": Entry("images", "images", "List images in use"),
     "image": Entry("image", "image", "Manage images"),
     "container": Entry("container", "container", "Manage containers and micro VMs one by one"),

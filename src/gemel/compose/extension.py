@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from gemel.compose import units
 from gemel.compose.problems import Path, nearest
 from gemel.compose.project import Service
@@ -23,6 +25,8 @@ from gemel.model.image import HealthConfig
 
 Json = dict[str, Any]
 KEYS = ("healthcheck", "restart-on-unhealthy", "drain")
+HOOKS = ("post_start", "pre_stop")
+HOOKS_LABEL = "gemel.hooks"
 PROBES = ("http", "tcp", "grpc")
 TIMES = ("interval", "timeout", "start_period", "start_interval")
 HEALTH_KEYS = (*PROBES, "port", "expect", "service", *TIMES, "retries")
@@ -142,6 +146,12 @@ def labels(service: Service) -> dict[str, str]:
     """Labels by which the engine knows what x-gemel asks of it."""
     asked = service.gemel
     return {label: "true" for key, label in LABELS.items() if asked.get(key)}
+
+
+def hooks(service: Service) -> dict[str, str]:
+    """The label by which the engine runs post_start and pre_stop."""
+    found = {key: service.config[key] for key in HOOKS if service.config.get(key)}
+    return {HOOKS_LABEL: msgspec.json.encode(found).decode()} if found else {}
 
 
 def drain(service: Service) -> float | None:

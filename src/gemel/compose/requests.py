@@ -91,6 +91,7 @@ def container(
     request.labels = {
         **service.labels,
         **extension.labels(service),
+        **({} if oneoff else extension.hooks(service)),
         **_labels(project, service, index, image_id, oneoff),
     }
     if (snapshot := service.gemel.get("snapshot")) is not None:

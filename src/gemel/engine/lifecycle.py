@@ -13,7 +13,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from gemel.engine import health, spec
+from gemel.engine import health, hooks, spec
 from gemel.engine.core import Core, Live, log
 from gemel.engine.ports import choose_ports, held
 from gemel.engine.records import Container, now, parse_stamp, stamp
@@ -46,7 +46,7 @@ class Lifecycle:
     # --- start --------------------------------------------------------------------
 
     async def start(self, one: Container, *, held: bool = False) -> None:
-        """Starts a container. Raises NotModified if it runs already.
+        """Starts a container. Raises NotModified if it runs already, Failed if a hook fails.
 
         held: without published ports, and not under names that others share (see handover).
         """
@@ -65,6 +65,7 @@ class Lifecycle:
                 if (one.request.host_config or HostConfig()).auto_remove:
                     self.core.spawn(one, self._remove_failed(one), "removing what never started")
                 raise
+        await hooks.run(self.core, one, hooks.POST_START)
 
     async def _remove_failed(self, one: Container) -> None:
         """`docker run --rm` waits for the removal also when the start has failed."""
@@ -261,6 +262,11 @@ class Lifecycle:
         if one.state.status == "restarting":
             await self._give_up_restart(one, self.core.live[one.id])
             return
+        if one.state.status == "running":
+            try:
+                await hooks.run(self.core, one, hooks.PRE_STOP)
+            except GemelError as error:  # it was asked to stop, and does
+                log.warning("%s: %s", error.brief, error.details)
         runtime = self.core.runtime(one)
         seconds = timeout if timeout is not None else one.request.stop_timeout
         seconds = 10 if seconds is None else seconds

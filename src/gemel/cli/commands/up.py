@@ -107,6 +107,7 @@ def options_of(
 @click.option("--wait", "wait", is_flag=True, help="Until all run and are healthy; implies -d.")
 @click.option("--wait-timeout", type=float, default=None, metavar="SECONDS", help="At most.")
 @click.option("--no-deps", is_flag=True, help="Not what they depend on.")
+@click.option("-w", "--watch", "watching", is_flag=True, help="Carry saved files in: gemel watch.")
 @click.option("--no-start", is_flag=True, help="Create only.")
 @click.option("--abort-on-container-exit", is_flag=True, help="Stop all when one ends.")
 @click.option("--abort-on-container-failure", is_flag=True, help="Stop all when one fails.")
@@ -127,6 +128,8 @@ def up(app: App, services: tuple[str, ...], **given: Any) -> int:
     """
     abort = given["abort_on_container_exit"] or given["abort_on_container_failure"]
     detach = given["detach"] or given["wait"] or given["no_start"]
+    if given["watching"] and (detach or abort or given["exit_code_from"]):
+        raise InvalidInput("--watch excludes -d (--wait, --no-start) and waiting for an end")
     if detach and (abort or given["exit_code_from"] or given["attached"]):
         raise InvalidInput(
             "-d (--wait, --no-start) excludes --attach and the options that wait for an end"
@@ -142,6 +145,10 @@ def up(app: App, services: tuple[str, ...], **given: Any) -> int:
         for line in work.dry_run():
             output.say(line)
         return 0
+    if given["watching"]:
+        from gemel.cli.watched import run_watched
+
+        return run_watched(app, work, services, given)
     if not detach:
         from gemel.cli.attached import run_attached
 
