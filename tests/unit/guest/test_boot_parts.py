@@ -33,7 +33,7 @@ def bz_image(payload: bytes, version: int = 0x20F) -> bytes:
     "packed",
     [
         KERNEL,
-        gzip.compress(KERNEL),
+        gzip.compress(KERNEL, mtime=0),
         lzma.compress(KERNEL),
         lzma.compress(KERNEL, format=lzma.FORMAT_ALONE),
         bz2.compress(KERNEL),
