@@ -164,11 +164,14 @@ class _Foreground:
     def _stop_all(self) -> None:
         """Stops everything; a (second) Ctrl-C kills."""
         self.follower.closing = True
+        style = self.work.style
+        if style.mode in ("auto", "tty"):  # what is redrawn and the services' output do not mix
+            style = style._replace(mode="plain")
         try:
             stop_all(
                 self.app.client,
                 self.work.project.name,
-                self.work.style,
+                style,
                 timeout=self.given["timeout"],
             )
         except Interrupted:
