@@ -319,8 +319,9 @@ def test_saved_files_are_carried_into_a_running_service(app: App, runtime: str) 
         expect("hooked", "/w/deep/page")
         assert shown("copied") == "h"
         assert app("exec", "-T", "web", "ls", "/w/deep").stdout.split() == ["new"]
-        (app.folder / "again" / "x").write_text("")
-        expect("web: restarted")
+        if runtime == "container":  # another boot would show nothing new
+            (app.folder / "again" / "x").write_text("")
+            expect("web: restarted")
     finally:
         watching.send_signal(signal.SIGINT)
         try:
