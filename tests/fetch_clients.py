@@ -15,7 +15,6 @@ from pathlib import Path
 SUITE = "forky"
 PACKAGES = ("docker-cli", "docker-compose")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-_MIRROR = "http://deb.debian.org/debian"
 _TIMEOUT = 300
 _CONFIG = """\
 Dir::State::Lists "{0}/lists";
@@ -28,6 +27,17 @@ Acquire::Languages "none";
 Acquire::Retries "2";
 Acquire::http::Timeout "20";
 """
+
+
+def mirror() -> str:
+    """The machine's own Debian mirror; empty without one."""
+    targets = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout.split()
+    return next((uri for uri in targets if uri.rstrip("/").endswith("/debian")), "")
 
 
 def docker(cache: Path) -> Path:
@@ -48,7 +58,7 @@ def fetch(cache: Path) -> str:
     for folder in (work / "lists" / "partial", work / "cache" / "archives" / "partial"):
         folder.mkdir(parents=True, exist_ok=True)
     (work / "status").touch()
-    (work / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {_MIRROR} {SUITE} main\n")
+    (work / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {mirror()} {SUITE} main\n")
     (work / "apt.conf").write_text(_CONFIG.format(work))
     try:
         for command in (("update", "-q"), ("download", "-q", *PACKAGES)):

@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from tests import conftest
 from tests.engine import EngineProcess
+from tests.fetch_clients import mirror
 from tests.images import busybox_tar
 from tests.imagestore import free_port
 
@@ -38,9 +39,7 @@ BUSYBOX = (
     "hello-world:latest", "busybox:buildroot-2014.02",
 )  # fmt: skip
 DEBIAN = ("python:latest", "python:3.13-alpine", "python:3.14-alpine", "registry:2", "nginx:latest")
-SOURCES = """\
-deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main
-"""  # noqa: E501
+SOURCES = "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {0} bookworm main\n"
 APT = """\
 Dir::State::Lists "{0}/lists";
 Dir::Cache "{0}/cache";
@@ -113,7 +112,7 @@ def fetch_debian_source(cache: Path, package: str) -> None:
     apt = cache / "apt"
     for folder in ("lists/partial", "cache/archives/partial"):
         (apt / folder).mkdir(parents=True, exist_ok=True)
-    (apt / "sources.list").write_text(SOURCES)
+    (apt / "sources.list").write_text(SOURCES.format(mirror()))
     (apt / "apt.conf").write_text(APT.format(apt))
     env = {"APT_CONFIG": str(apt / "apt.conf")}
     sh("apt-get", "update", "-q", env=env)

@@ -28,8 +28,6 @@ CHANGES = (
     'CMD ["bash"]',
     "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 )
-_MIRROR = "http://deb.debian.org/debian"
-_SECURITY = "http://deb.debian.org/debian-security"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.:=~-]*")
 _SUITE = re.compile(r"[a-z][a-z0-9-]*")
@@ -87,7 +85,7 @@ def sources(texts: Mapping[str, str], suite: str) -> list[Source]:
 
     texts: file names (``.list``, ``.sources``) with their content. Repositories of
     others stay out: they are signed with other keys. A suite that the machine does
-    not use comes from the machine's mirrors, else from Debian's own.
+    not use comes from the machine's mirrors. Raises InvalidInput if it has none.
     """
     known: list[Source] = []
     for name, text in texts.items():
@@ -99,10 +97,15 @@ def sources(texts: Mapping[str, str], suite: str) -> list[Source]:
     mirror = next((s for s in known if s.uri.rstrip("/").endswith("/debian")), None)
     security = next((s for s in known if s.uri.rstrip("/").endswith("/debian-security")), None)
     signed = (f"signed-by={_KEYRING}",)
-    guessed = [Source(mirror.uri if mirror else _MIRROR, suite, "main", signed)]
-    if suite not in ("sid", "unstable", "experimental"):
-        place = security.uri if security else _SECURITY
-        guessed.append(Source(place, f"{suite}-security", "main", signed))
+    if mirror is None:
+        raise InvalidInput(
+            "this machine's apt sources name no mirror of Debian",
+            details="a base image is made from the packages that they lead to",
+            resolution="add one to /etc/apt/sources.list.d, or load an image: gemel image load",
+        )
+    guessed = [Source(mirror.uri, suite, "main", signed)]
+    if security is not None and suite not in ("sid", "unstable", "experimental"):
+        guessed.append(Source(security.uri, f"{suite}-security", "main", signed))
     return guessed
 
 
