@@ -216,8 +216,11 @@ def test_an_update_of_one_replica_loses_no_request(app: App, runtime: str) -> No
 def test_a_changed_up_rolls_over_two_replicas(app: App, runtime: str) -> None:
     text = ROLLED.replace("RUNTIME", runtime).replace("COUNT", "2").replace("PORTS", "")
     text += "    deploy: {update_config: {order: stop-first}}\n"
+    # a replica that is not checked is found by its name before its server listens
+    check = "healthcheck: {http: /, port: 80, interval: 200ms, retries: 100}"
+    text = text.replace("drain: 1s", f"drain: 1s, {check}")
     app.file(text.replace("VERSION", "one"))
-    app("up", "-d")
+    app("up", "-d", "--wait")
     with Load(app, inside="client") as load:
         load.seen("one")
         app.file(text.replace("VERSION", "two"))

@@ -96,18 +96,31 @@ class _Foreground:
         starter = threading.Thread(target=self._start, args=(plan,), daemon=True)
         with terminal.handled([signal.SIGINT, signal.SIGTERM], interrupt):
             try:
-                starter.start()
-                code = self._wait(members)
-            except Interrupted:
-                return self._stop()
-            except Exception:
-                self.follower.closing = True
-                self.work.take_back()
-                raise
-            if any(target.running for target in self._running()):
-                output.note("Aborting on container exit...")
-                self._stop_all()
-            return self._code_of(self.session.exit_from, code)
+                return self._until_over(starter, members)
+            except Interrupted:  # the second one, at whatever moment it comes
+                return self._kill()
+
+    def _until_over(self, starter: threading.Thread, members: list[Target]) -> int:
+        try:
+            starter.start()
+            code = self._wait(members)
+        except Interrupted:
+            return self._stop()
+        except Exception:
+            self.follower.closing = True
+            self.work.take_back()
+            raise
+        if any(target.running for target in self._running()):
+            output.note("Aborting on container exit...")
+            self._stop_all()
+        return self._code_of(self.session.exit_from, code)
+
+    def _kill(self) -> int:
+        """What a second Ctrl-C does; one more changes nothing. Always 130."""
+        with terminal.handled([signal.SIGINT, signal.SIGTERM], lambda number: None):
+            output.note("Killing...")
+            kill_all(self.app.client, self.work.project.name)
+        return INTERRUPTED
 
     def _code_of(self, service: str, otherwise: int) -> int:
         """Exit code of the service that --exit-code-from names."""
@@ -162,21 +175,17 @@ class _Foreground:
         return INTERRUPTED
 
     def _stop_all(self) -> None:
-        """Stops everything; a (second) Ctrl-C kills."""
+        """Stops everything."""
         self.follower.closing = True
         style = self.work.style
         if style.mode in ("auto", "tty"):  # what is redrawn and the services' output do not mix
             style = style._replace(mode="plain")
-        try:
-            stop_all(
-                self.app.client,
-                self.work.project.name,
-                style,
-                timeout=self.given["timeout"],
-            )
-        except Interrupted:
-            output.note("Killing...")
-            kill_all(self.app.client, self.work.project.name)
+        stop_all(
+            self.app.client,
+            self.work.project.name,
+            style,
+            timeout=self.given["timeout"],
+        )
 
 
 def interrupt(_number: int) -> None:

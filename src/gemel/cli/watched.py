@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Collection
 from typing import Any
 
 from gemel.cli import output
@@ -26,30 +27,38 @@ def run_watched(app: App, work: Up, services: tuple[str, ...], given: dict[str, 
     names = targets(work.project, work.options)
     chosen = list(services) or list(work.project.services)
     watching = Watching(app.client, work.project, chosen, work.style, output.note)
-    over = threading.Event()
     with terminal.handled([signal.SIGINT, signal.SIGTERM], interrupt):
         try:
-            work.detached(work.prepare())
-            shown = {name for name in names if work.project.service(name).attach}
-            printer = Printer(
-                [label_of(t) for t in _members(app, work, shown)],
-                prefix=not given["no_log_prefix"],
-                colour=output.colourful(1) and not given["no_color"],
-            )
-            follower = threading.Thread(
-                target=_follow, args=(app, work, shown, printer, over), daemon=True
-            )
-            follower.start()
-            watching.run()
-        except Interrupted:
-            over.set()
-            output.note("Gracefully stopping... (press Ctrl+C again to force)")
-            try:
-                stop_all(app.client, work.project.name, work.style, timeout=given["timeout"])
-            except Interrupted:
+            _until_interrupted(app, work, names, given, watching)
+        except Interrupted:  # the second one, at whatever moment it comes
+            with terminal.handled([signal.SIGINT, signal.SIGTERM], lambda number: None):
                 output.note("Killing...")
                 kill_all(app.client, work.project.name)
     return INTERRUPTED
+
+
+def _until_interrupted(
+    app: App, work: Up, names: Collection[str], given: dict[str, Any], watching: Watching
+) -> None:
+    """Watches until the first Ctrl-C, and stops everything then."""
+    over = threading.Event()
+    try:
+        work.detached(work.prepare())
+        shown = {name for name in names if work.project.service(name).attach}
+        printer = Printer(
+            [label_of(t) for t in _members(app, work, shown)],
+            prefix=not given["no_log_prefix"],
+            colour=output.colourful(1) and not given["no_color"],
+        )
+        follower = threading.Thread(
+            target=_follow, args=(app, work, shown, printer, over), daemon=True
+        )
+        follower.start()
+        watching.run()
+    except Interrupted:
+        over.set()
+        output.note("Gracefully stopping... (press Ctrl+C again to force)")
+        stop_all(app.client, work.project.name, work.style, timeout=given["timeout"])
 
 
 def _members(app: App, work: Up, shown: set[str]) -> list[Target]:
