@@ -1,4 +1,4 @@
-"""From the API's create to the first HTTP answer: a cold micro VM, and containers beside it."""
+"""From the API's create to the first HTTP answer: micro VMs, cloned and cold, and containers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def _address(state: dict[str, Any]) -> str:
     return str(network["IPAddress"])
 
 
-def _once(peer: Peer, runtime: str) -> Once:
+def _once(peer: Peer, runtime: str = "", *, cold: bool = False) -> Once:
     host = {"Runtime": runtime} if runtime else {}
-    body = {"Image": IMAGE, "Cmd": _SERVER, "HostConfig": host}
+    labels = {"gemel.snapshot": "off"} if cold else {}
+    body = {"Image": IMAGE, "Cmd": _SERVER, "HostConfig": host, "Labels": labels}
 
     def measure() -> float:
         made: list[str] = []
@@ -45,10 +46,12 @@ def run(field: Field, rounds: int, seconds: float) -> list[Case]:
     """The same image and command in each."""
     gemel, docker = field.gemel(), field.dockerd()
     calls: dict[str, Once] = {
-        "gemel micro VM": _once(gemel, "microvm"),
-        "gemel container": _once(gemel, ""),
+        "cloned micro VM": _once(gemel, "microvm"),
+        "cold micro VM": _once(gemel, "microvm", cold=True),
+        "gemel container": _once(gemel),
     }
     if docker is not None:
-        calls["dockerd container"] = _once(docker, "")
-    case = Case("vm", "create to first HTTP answer", aims=[Aim(2.5, of="gemel micro VM")])
+        calls["dockerd container"] = _once(docker)
+    aims = [Aim(2.5, of="cold micro VM")]
+    case = Case("vm", "create to first HTTP answer", aims=aims)
     return [in_turns(case, calls, min(rounds, 7), seconds)]
