@@ -185,9 +185,11 @@ SERVICE: dict[str, Entry] = {
 BUILD = "Keys of build: see below."
 BUILDS: dict[str, Entry] = {
     **_yes(
-        "additional_contexts args context dockerfile dockerfile_inline extra_hosts labels network"
-        " no_cache pull secrets shm_size tags target ulimits"
+        "args context dockerfile dockerfile_inline extra_hosts labels network"
+        " no_cache pull shm_size tags target ulimits"
     ),
+    "additional_contexts": _refused("builds have one context"),
+    "secrets": _refused("builds have no secrets"),
     "cache_from": _ignored("the builder's own cache is used"),
     "cache_to": _ignored("the builder's own cache is used"),
     "entitlements": _ignored("builds have no entitlements"),

@@ -62,13 +62,19 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
 def parse(query: Mapping[str, str]) -> BuildOptions:
     """From the query's parameters; several tags and hosts are parted by newlines or commas.
 
-    Raises InvalidInput, and Unsupported for contexts elsewhere and BuildKit's protocol.
+    Raises InvalidInput, and Unsupported for contexts elsewhere, secrets, BuildKit's protocol.
     """
     if query.get("remote"):
         raise Unsupported(
             "a build context at a URL is not supported",
             resolution="fetch it first and send the folder",
         )
+    for key, what in (("secrets", "secrets"), ("contexts", "further contexts")):
+        if query.get(key, "") not in ("", "{}", "[]", "null"):
+            raise Unsupported(
+                f"builds with {what} are not supported",
+                resolution=f"leave the build's {what} out; nothing was built",
+            )
     network = query.get("networkmode", "") or "default"
     if network not in ("default", "host", "none", "bridge"):
         raise Unsupported(

@@ -273,3 +273,9 @@ def test_names_of_packages_are_checked() -> None:
     for suite, packages in (("-x", []), ("a b", []), ("sid", ["--hook=x"]), ("sid", ["a,b"])):
         with pytest.raises(InvalidInput):
             bootstrap.check(suite, packages)
+
+
+@pytest.mark.parametrize("query", [{"secrets": '[{"id":"a"}]'}, {"contexts": '{"base":"x"}'}])
+def test_what_a_build_would_leave_out_is_refused(query: dict[str, str]) -> None:
+    with pytest.raises(Unsupported, match="are not supported"):
+        options.parse(query)
