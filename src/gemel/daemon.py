@@ -139,8 +139,7 @@ def _set_up_logging(paths: Paths, debug: bool) -> None:
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)
-    for noisy in ("asyncio", "pyroute2"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
 async def _serve(paths: Paths, listen: tcp.Listen | None) -> bool:
