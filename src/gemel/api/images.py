@@ -143,6 +143,12 @@ async def build(call: Call) -> web.StreamResponse:
         await close_iterator(context)
 
 
+async def build_secrets(call: Call) -> web.StreamResponse:
+    """POST /gemel/build/secrets"""
+    body = await call.decode_object()
+    return json_response(await call.engine.images.build_secrets(body), status=201)
+
+
 async def build_prune(call: Call) -> web.StreamResponse:
     """POST /build/prune"""
     return json_response(await call.engine.images.prune_build_cache(call.query.filters()))
@@ -179,6 +185,7 @@ def add_routes(router: Router) -> None:
         ("DELETE", "/images/{name:*}", remove),
         (post, "/build", build),
         (post, "/build/prune", build_prune),
+        (post, "/gemel/build/secrets", build_secrets),
         (post, "/build/cancel", build_cancel),
         (get, "/distribution/{name:*}/json", distribution),
     ):

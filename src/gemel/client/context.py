@@ -83,11 +83,15 @@ class _Pieces(io.RawIOBase):
 
 
 def tar(
-    folder: str, dockerfile: str = "Dockerfile", extra: dict[str, bytes] | None = None
+    folder: str,
+    dockerfile: str = "Dockerfile",
+    extra: dict[str, bytes] | None = None,
+    further: dict[str, str] | None = None,
 ) -> Iterator[bytes]:
     """The context as a tar in pieces. extra: further files (an inline Dockerfile) by name.
 
-    Owners are root, as Docker's clients send it; sockets and devices are left out.
+    further: folders of further contexts, by the name that each has at the top. Owners
+    are root, as Docker's clients send it; sockets and devices are left out.
     """
     outside = os.path.normpath(dockerfile).startswith("..") or os.path.isabs(dockerfile)
     always = frozenset() if outside else frozenset({os.path.normpath(dockerfile)})
@@ -95,12 +99,22 @@ def tar(
     out = tarfile.open(fileobj=pieces, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115
     for path in files(folder, ignore_of(folder, dockerfile), always):
         yield from _add(out, pieces, os.path.join(folder, path), path)
+    for top, place in (further or {}).items():
+        out.addfile(_top(top))
+        for path in files(place, ignore_of(place, "Dockerfile"), frozenset()):
+            yield from _add(out, pieces, os.path.join(place, path), f"{top}/{path}")
     for name, content in (extra or {}).items():
         info = tarfile.TarInfo(name)
         info.size = len(content)
         out.addfile(info, io.BytesIO(content))
     out.close()
     yield pieces.take()
+
+
+def _top(name: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = tarfile.DIRTYPE, 0o755
+    return info
 
 
 def _add(out: tarfile.TarFile, pieces: _Pieces, source: str, path: str) -> Iterator[bytes]:

@@ -9,21 +9,23 @@ import msgspec
 
 from gemel.compose.paths import is_remote
 from gemel.compose.project import Project, Service
-from gemel.errors import InvalidInput, Unsupported
+from gemel.errors import InvalidInput
 
 Json = dict[str, Any]
 
 
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One image to build. context: an absolute folder. tags: the first names the image.
+    """One image to build. tags: the first names the image.
 
-    dockerfile: relative to the context, or absolute if it lies outside; empty with
-    ``dockerfile_inline``. secrets: id, path of the file or None, name of the
-    environment variable or None.
+    context: an absolute folder, or an address if ``remote``. dockerfile: relative
+    to the context, or absolute if it lies outside; empty with ``dockerfile_inline``.
+    secrets: id, path of the file or None, name of the environment variable or
+    None. limits: parameters of POST /build by their names.
     """
 
     service: str
     context: str
+    remote: bool = False
     dockerfile: str = "Dockerfile"
     dockerfile_inline: str = ""
     tags: tuple[str, ...] = ()
@@ -43,6 +45,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     ssh: dict[str, str | None] = {}
     platforms: tuple[str, ...] = ()
     privileged: bool = False
+    limits: Json | None = None
 
 
 def build_request(
@@ -52,29 +55,23 @@ def build_request(
     nocache: bool = False,
     pull: bool = False,
     args: dict[str, str | None] | None = None,
+    more: Json | None = None,
 ) -> BuildRequest:
     """What to build for a service. nocache, pull, args: of the command line, over the file's.
 
-    Raises InvalidInput if the service has no build section, Unsupported if its
-    context is an address.
+    more: further fields of the request from the command line; objects and lists are added
+    to the file's. Raises InvalidInput if the service has no build section.
     """
     build = service.build
     if build is None:
         raise InvalidInput(f'service "{service.name}" has no build section')
     context = build["context"]
-    if is_remote(context):
-        raise Unsupported(
-            f'service "{service.name}" builds from {context}',
-            "Only folders of this machine can be built from",
-            "Fetch the folder, and name it as the context",
-        )
     given = {k: project.environment.get(k) if v is None else v for k, v in (args or {}).items()}
-    return BuildRequest(
+    request = BuildRequest(
         service=service.name,
         context=context,
-        dockerfile=""
-        if build.get("dockerfile_inline")
-        else build.get("dockerfile") or "Dockerfile",
+        remote=is_remote(context),
+        dockerfile=_dockerfile(build),
         dockerfile_inline=build.get("dockerfile_inline") or "",
         tags=(project.image_of(service), *(build.get("tags") or ())),
         args={
@@ -102,6 +99,20 @@ def build_request(
         platforms=tuple(build.get("platforms") or ()),
         privileged=bool(build.get("privileged")),
     )
+    return msgspec.structs.replace(request, **_added(request, more or {}))
+
+
+def _added(request: BuildRequest, more: Json) -> Json:
+    """Fields of the command line, together with what the file has of each."""
+    made: Json = {}
+    for name, value in more.items():
+        old = getattr(request, name)
+        if isinstance(value, dict):
+            value = {**(old or {}), **value}
+        elif isinstance(value, tuple):
+            value = (*old, *value)
+        made[name] = value
+    return made
 
 
 def _dockerfile(build: Json) -> str:

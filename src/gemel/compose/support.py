@@ -185,21 +185,30 @@ SERVICE: dict[str, Entry] = {
 BUILD = "Keys of build: see below."
 BUILDS: dict[str, Entry] = {
     **_yes(
-        "args context dockerfile dockerfile_inline extra_hosts labels network"
+        "args context dockerfile dockerfile_inline extra_hosts labels"
         " no_cache pull shm_size tags target ulimits"
     ),
-    "additional_contexts": _refused("builds have one context"),
-    "secrets": _refused("builds have no secrets"),
+    "additional_contexts": Entry(why="folders, docker-image://, service:, http(s) and git URLs"),
+    "network": _refused(
+        "builds have the host's network or none",
+        lambda v: v not in ("default", "host", "none", "bridge"),
+        "other than host, none, default",
+    ),
+    "secrets": Entry(why="kept in memory, on no disk; uid, gid and mode are RUN --mount's"),
     "cache_from": _ignored("the builder's own cache is used"),
     "cache_to": _ignored("the builder's own cache is used"),
     "entitlements": _ignored("builds have no entitlements"),
     "isolation": _ignored("of Windows containers only"),
     "no_cache_filter": _ignored("use no_cache"),
-    "platforms": _ignored("images are built for the machine's own architecture"),
+    "platforms": _ignored("the first one alone is built", lambda v: len(v) > 1, "more than one"),
     "privileged": _ignored("builds are never privileged"),
     "provenance": _ignored("no attestations are made"),
     "sbom": _ignored("no attestations are made"),
-    "ssh": _ignored("no SSH agent is passed on"),
+    "ssh": _ignored(
+        "no SSH agent is passed on; name a key file",
+        lambda v: any(path is None for path in v.values()),
+        "without a key file",
+    ),
 }
 
 TOP: dict[str, Entry] = {

@@ -173,6 +173,10 @@ class Images(Protocol):
         """options: the query parameters of Docker's POST /build, plus gemel's own."""
         ...
 
+    async def build_secrets(self, body: Mapping[str, object]) -> Json:
+        """Keeps secrets for one build: ``{"Id": TOKEN}``, its parameter ``secrets``."""
+        ...
+
     def bootstrap(self, ref: str, suite: str, packages: Sequence[str]) -> AsyncIterator[Json]:
         """A base image from Debian's packages, no registry needed."""
         ...

@@ -12,6 +12,7 @@ from gemel.engine.core import Core
 from gemel.engine.facade import Filters, Json, Jsons
 from gemel.engine.records import parse_stamp
 from gemel.errors import GemelError
+from gemel.image import inputs
 from gemel.image.reference import familiar
 from gemel.model.image import Image
 
@@ -178,6 +179,10 @@ class Images:
     ) -> AsyncIterator[Json]:
         """POST /build."""
         return self.store.build(context, options, auth)
+
+    async def build_secrets(self, body: Mapping[str, object]) -> Json:
+        """POST /gemel/build/secrets."""
+        return {"Id": self.store.keep_private(inputs.parse(body))}
 
     def bootstrap(self, ref: str, suite: str, packages: Sequence[str]) -> AsyncIterator[Json]:
         """See facade.Images."""

@@ -13,7 +13,7 @@ from gemel.errors import Failed
 ROOT = Path("/sys/fs/cgroup")
 #: Controllers of version 1 in which a group is made.
 V1_CONTROLLERS = ("cpu", "cpuacct", "memory", "pids")
-V2_CONTROLLERS = ("cpu", "memory", "pids")
+V2_CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 PERIOD_US = 100_000
 _POLL = 0.005
 
@@ -105,21 +105,26 @@ def empty(name: str, *, timeout: float = 5.0, root: Path = ROOT) -> None:
 
 def remove(name: str, *, timeout: float = 5.0, root: Path = ROOT) -> None:
     """Removes the empty group, and its parent if that is empty too. Blocks. Raises Failed."""
-    end = time.monotonic() + timeout
     for folder in folders(name, root):
-        while True:
-            try:
-                folder.rmdir()
-            except FileNotFoundError:
-                break
-            except OSError as error:  # the kernel takes a moment to let go of the last process
-                if time.monotonic() > end:
-                    raise Failed(
-                        f"cannot remove the control group {name}", details=str(error)
-                    ) from error
-                time.sleep(_POLL)
-            else:
-                break
-        if folder.parent.parent != root.parent:
-            with contextlib.suppress(OSError):
-                folder.parent.rmdir()
+        remove_folder(folder, root, timeout=timeout)
+
+
+def remove_folder(folder: Path, root: Path = ROOT, *, timeout: float = 5.0) -> None:
+    """Removes an empty group's folder in one hierarchy, as ``remove`` does."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            break
+        except OSError as error:  # the kernel takes a moment to let go of the last process
+            if time.monotonic() > end:
+                raise Failed(
+                    f"cannot remove the control group {folder.name}", details=str(error)
+                ) from error
+            time.sleep(_POLL)
+        else:
+            break
+    if folder.parent.parent != root.parent:
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()

@@ -151,6 +151,7 @@ async def lines(
     argv: Sequence[str],
     *,
     timeout: float,
+    stdin: Descriptor | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     new_session: bool = False,
@@ -163,6 +164,7 @@ async def lines(
     """
     process = await spawn(
         argv,
+        stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=env,

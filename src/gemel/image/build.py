@@ -20,13 +20,17 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import msgspec
+
 from gemel.errors import Failed, GemelError, InvalidInput, NotFound
 from gemel.host import files, mounts, run
+from gemel.image import cell, dockerfile, reference, remote, skopeo, threads
 from gemel.image import context as contexts
-from gemel.image import dockerfile, reference, skopeo, threads
 from gemel.image import manifest as manifests
+from gemel.image.cell import Cell
 from gemel.image.core import Core
 from gemel.image.incoming import spool
+from gemel.image.inputs import Private
 from gemel.image.options import BuildOptions
 from gemel.image.progress import Emit, Json
 from gemel.image.reference import Reference
@@ -63,9 +67,12 @@ class Builder:
         context: AsyncIterator[bytes],
         options: BuildOptions,
         auths: Mapping[str, Any],
+        private: Private = Private(),  # noqa: B008  (frozen)
     ) -> None:
-        """Builds an image and tags it. Raises Failed with the last lines of a failing build,
-        InvalidInput for a wrong context or Dockerfile, NotFound for a missing base image.
+        """Builds an image and tags it. private: secrets, of which nothing is kept.
+
+        Raises Failed with the last lines of a failing build, InvalidInput for a wrong
+        context or Dockerfile, NotFound for a missing base image.
         """
 
         def emit(message: Json) -> None:
@@ -74,14 +81,14 @@ class Builder:
 
         async with self._slots, self._core.working(), self._workspace() as work:
             folder = files.folder(work / "context")
-            with tempfile.TemporaryFile(dir=work) as file:
-                await spool(context, file, self._core.allowed.size)
-                await threads.call(
-                    contexts.unpack, cast(BinaryIO, file), folder, self._core.allowed
-                )
+            options = await self._gather(emit, context, work, options)
             bases = self._bases(folder, work, options)
             await self._bring(emit, work, bases)
-            id = await self._run(emit, work, options, auths, bases)
+            storage, shm = self._storage, options.shm_size
+            async with cell.opened(
+                self._core.paths.cgroup, work, storage, self._driver, options.limits, shm, private
+            ) as place:
+                id = await self._run(emit, work, options, auths, bases, place)
             image = await self._take(emit, work, id, options)
         if options.quiet:
             tell({"stream": f"{image.id}\n"})
@@ -97,6 +104,7 @@ class Builder:
             return 0
         size = await self.size()
         await threads.call(files.remove, self._storage)
+        cell.forget_killed(self._storage)
         return size
 
     async def size(self) -> int:
@@ -105,6 +113,10 @@ class Builder:
 
     async def tidy(self) -> None:
         """Removes the working containers of builds that were killed. Never raises."""
+        cell.tidy(self._core.paths.cgroup)
+        if cell.was_killed(self._storage):
+            log.warning("a build with secrets was killed: the cache of builds is removed")
+            await self.prune()
         listed = (f"{driver}-containers/containers.json" for driver in ("overlay", "vfs"))
         found = [name for name in listed if _holds(self._storage / name)]
         if self._active or not found:
@@ -131,6 +143,33 @@ class Builder:
             self._active -= 1
             await threads.call(files.remove, work)
 
+    async def _gather(
+        self, emit: Emit, sent: AsyncIterator[bytes], work: Path, options: BuildOptions
+    ) -> BuildOptions:
+        """Puts the context and further ones into folders; the options with where they are."""
+        folder, limits = work / "context", self._core.allowed
+        if options.remote:
+            alone = await remote.fetch(emit, options.remote, folder, limits)
+            if alone:
+                options = msgspec.structs.replace(options, dockerfile="Dockerfile")
+        else:
+            with tempfile.TemporaryFile(dir=work) as file:
+                await spool(sent, file, limits.size)
+                await threads.call(contexts.unpack, cast(BinaryIO, file), folder, limits)
+        places: dict[str, str] = {}
+        for number, (name, place) in enumerate(options.contexts.items()):
+            kind, _, rest = place.partition("://")
+            if kind == "docker-image":
+                places[name] = f"docker-image://{reference.parse(rest)}"
+                continue
+            further = work / f"context-{number}"
+            if kind == "tar":
+                contexts.split(folder, rest, further)
+            else:
+                await remote.fetch(emit, place, files.folder(further), limits)
+            places[name] = str(further)
+        return msgspec.structs.replace(options, contexts=places)
+
     def _bases(self, folder: Path, work: Path, options: BuildOptions) -> list[Reference]:
         """Puts the Dockerfile where no link of the context leads, and says what it needs."""
         text = contexts.read_text(folder, options.dockerfile)
@@ -146,7 +185,12 @@ class Builder:
                 files.write(work / "ignore", ignore)
                 break
         found: list[Reference] = []
-        for name in dockerfile.images(text, options.arguments):
+        named = [
+            place.removeprefix("docker-image://")
+            for place in options.contexts.values()
+            if place.startswith("docker-image://")
+        ]
+        for name in [*dockerfile.images(text, options.arguments), *named]:
             with contextlib.suppress(InvalidInput):  # buildah says what is wrong with it
                 found.append(reference.parse_tagged(name))
         return found
@@ -219,12 +263,13 @@ class Builder:
         options: BuildOptions,
         auths: Mapping[str, Any],
         bases: list[Reference],
+        place: Cell,
     ) -> str:
         """Lets buildah build; the id of what it made."""
         files.write(work / "registries.conf", _registries(bases))
         with skopeo.authfile(work, auths) as secret:
             arguments = ["bud", "--isolation", "chroot", "--format", "docker", "--layers"]
-            arguments += ["--rm", "--force-rm", *_own_limits()]
+            arguments += ["--rm", "--force-rm", *_own_limits(), *place.options]
             arguments += ["--identity-label=false", "--iidfile", str(work / "id"), "--retry", "1"]
             arguments += ["--authfile", secret, "-f", str(work / "Dockerfile")]
             if (work / "ignore").exists():
@@ -234,9 +279,12 @@ class Builder:
                 files.write(work / "policy.json", policy)
                 arguments += ["--signature-policy", str(work / "policy.json")]
             arguments += options.arguments_of_buildah()
-            command = self._buildah(work, *arguments, str(work / "context"))
+            command = [*place.prefix, *self._buildah(work, *arguments)[len(_PRIVATE) :]]
+            command.append(str(work / "context"))
             tail: list[str] = []
-            lines = run.lines(command, timeout=_TIMEOUT, env=self._env(work), new_session=True)
+            lines = run.lines(
+                command, timeout=_TIMEOUT, stdin=place.stdin, env=self._env(work), new_session=True
+            )
             try:
                 async with contextlib.aclosing(lines):
                     async for line in lines:

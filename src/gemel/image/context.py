@@ -103,6 +103,17 @@ def _write(parent: int, name: bytes, entry: Entry, file: BinaryIO) -> None:
         os.fchmod(out.fileno(), entry.mode)
 
 
+def split(folder: Path, name: str, place: Path) -> None:
+    """Moves a folder at the top of the context, which the client put there, to ``place``.
+
+    Raises InvalidInput if it is not there.
+    """
+    source = folder / name
+    if "/" in name or name in ("", ".", "..") or source.is_symlink() or not source.is_dir():
+        raise InvalidInput(f"the build's archive has no folder {name[:100]!r} at its top")
+    source.rename(place)
+
+
 def read_text(folder: Path, name: str, limit: int = 4 << 20) -> str | None:
     """A file of the context; None without it. Raises InvalidInput if it is a way out."""
     top = folder.resolve()

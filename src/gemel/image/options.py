@@ -9,22 +9,26 @@ from typing import TypeVar
 import msgspec
 
 from gemel.errors import InvalidInput, Unsupported
+from gemel.host.cgrouplimits import Limits
 from gemel.image import reference
 from gemel.image.manifest import parse_platform
 from gemel.image.reference import Reference
 
 _T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
-_IGNORED = (
-    "memory",
-    "memswap",
-    "cpushares",
-    "cpusetcpus",
-    "cpusetmems",
-    "cpuperiod",
-    "cpuquota",
-    "cgroupparent",
-)
+_LIMITS = {
+    "memory": "memory",
+    "memswap": "memory_swap",
+    "cpushares": "cpu_shares",
+    "cpuperiod": "cpu_period",
+    "cpuquota": "cpu_quota",
+}
+_IGNORED = ("cgroupparent", "cachefrom", "cacheto", "isolation", "entitlements")
+_EMPTY = ("", "0", "[]", "{}", "null", "default")
+_ULIMIT = re.compile(r"[a-z]+", re.ASCII)
+_CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
+_CONTEXT = re.compile(r"[A-Za-z0-9][\w./:@-]*", re.ASCII)
+_MOST_CONTEXTS = 64
 _TRUE = ("1", "true", "True", "TRUE", "t", "T")
 
 
@@ -43,6 +47,17 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     pull: bool = False
     squash: bool = False
     quiet: bool = False
+    shm_size: int = 0
+    """Bytes of /dev/shm; 0: 64 MiB."""
+    ulimits: tuple[str, ...] = ()
+    """As buildah has them: ``nofile=1024:2048``."""
+    limits: Limits = Limits()
+    secrets: str = ""
+    """The token of what was sent for this build alone (gemel.image.inputs)."""
+    contexts: dict[str, str] = {}
+    """Further contexts by name: ``docker-image://NAME``, ``tar://FOLDER`` of the archive, a URL."""
+    remote: str = ""
+    """Where the context is fetched from, instead of the body."""
     ignored: tuple[str, ...] = ()
     """Parameters that were given and have no effect; the client is told."""
 
@@ -56,25 +71,22 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
         words += ["--platform", self.platform] if self.platform else []
         words += ["--no-cache"] if self.no_cache else []
         words += ["--squash"] if self.squash else []
+        for name, place in self.contexts.items():
+            words += ["--build-context", f"{name}={place}"]
+        words += [w for limit in self.ulimits for w in ("--ulimit", limit)]
         return words
 
 
 def parse(query: Mapping[str, str]) -> BuildOptions:
     """From the query's parameters; several tags and hosts are parted by newlines or commas.
 
-    Raises InvalidInput, and Unsupported for contexts elsewhere, secrets, BuildKit's protocol.
+    Raises InvalidInput, and Unsupported for network modes and outputs that there are not.
     """
-    if query.get("remote"):
+    if query.get("outputs", "") not in _EMPTY:
         raise Unsupported(
-            "a build context at a URL is not supported",
-            resolution="fetch it first and send the folder",
+            "a build's outputs are images only",
+            resolution="leave --output out; `docker cp` or `docker save` takes files out",
         )
-    for key, what in (("secrets", "secrets"), ("contexts", "further contexts")):
-        if query.get(key, "") not in ("", "{}", "[]", "null"):
-            raise Unsupported(
-                f"builds with {what} are not supported",
-                resolution=f"leave the build's {what} out; nothing was built",
-            )
     network = query.get("networkmode", "") or "default"
     if network not in ("default", "host", "none", "bridge"):
         raise Unsupported(
@@ -97,8 +109,70 @@ def parse(query: Mapping[str, str]) -> BuildOptions:
         pull=query.get("pull", "") in _TRUE,
         squash=query.get("squash", "") in _TRUE,
         quiet=query.get("q", "") in _TRUE,
-        ignored=tuple(name for name in _IGNORED if query.get(name, "") not in ("", "0")),
+        shm_size=_number(query, "shmsize"),
+        ulimits=tuple(_ulimits(query.get("ulimits", ""))),
+        limits=_limits(query),
+        secrets=query.get("secrets", ""),
+        contexts=_contexts(query.get("contexts", "")),
+        remote=query.get("remote", ""),
+        ignored=tuple(name for name in _IGNORED if query.get(name, "") not in _EMPTY),
     )
+
+
+def _number(query: Mapping[str, str], key: str, least: int = 0) -> int:
+    text = query.get(key, "") or "0"
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value < 1 << 62:
+        raise InvalidInput(f"the parameter {key} is no number of its kind: {text[:50]!r}")
+    return value
+
+
+def _limits(query: Mapping[str, str]) -> Limits:
+    values = {field: _number(query, key, -1) for key, field in _LIMITS.items()}
+    for key in ("cpusetcpus", "cpusetmems"):
+        if query.get(key) and not _CPUSET.fullmatch(query[key]):
+            raise InvalidInput(f"the parameter {key} is no list like 0-3,6: {query[key][:50]!r}")
+    limits = Limits(
+        cpuset_cpus=query.get("cpusetcpus", ""), cpuset_mems=query.get("cpusetmems", ""), **values
+    )
+    if limits.memory and limits.memory < 6 << 20:
+        raise InvalidInput("Minimum memory limit allowed is 6MB")
+    if 0 < limits.memory_swap < limits.memory:
+        raise InvalidInput("Minimum memoryswap limit should be larger than memory limit, see usage")
+    return limits
+
+
+class _Ulimit(msgspec.Struct, rename="pascal"):
+    name: str
+    soft: int
+    hard: int
+
+
+def _ulimits(text: str) -> list[str]:
+    made = []
+    for limit in _json(text or "[]", "ulimits", list[_Ulimit]):
+        if not _ULIMIT.fullmatch(limit.name):
+            raise InvalidInput(f"{limit.name!r} is no name of a ulimit")
+        made.append(f"{limit.name}={limit.soft}:{limit.hard}")
+    return made
+
+
+def _contexts(text: str) -> dict[str, str]:
+    made = _json(text or "{}", "contexts", dict[str, str])
+    if len(made) > _MOST_CONTEXTS:
+        raise InvalidInput(f"a build has more than {_MOST_CONTEXTS} further contexts")
+    for name, place in made.items():
+        if not _CONTEXT.fullmatch(name):
+            raise InvalidInput(f"{name!r} is no name of a build context")
+        if "://" not in place:
+            raise InvalidInput(
+                f"the build context {name} is at {place!r}",
+                resolution="known are docker-image://NAME, http:// and https:// URLs",
+            )
+    return made
 
 
 def _several(text: str) -> list[str]:

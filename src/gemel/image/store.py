@@ -15,6 +15,7 @@ from gemel.image.build import Builder
 from gemel.image.changes import apply
 from gemel.image.core import Core, named, no_use
 from gemel.image.incoming import inflate
+from gemel.image.inputs import Private, Waiting
 from gemel.image.progress import Emit, Json, stream
 from gemel.image.tarfmt import Limits
 from gemel.image.transfer import Auth, distribution, pull, push
@@ -50,6 +51,7 @@ class ImageStore(Core):
     ) -> None:
         super().__init__(paths, in_use, limits)
         self._builder = Builder(self)
+        self._waiting = Waiting()
 
     async def prepare(self) -> None:
         """Once, when the engine starts. Raises Failed if the index is damaged."""
@@ -65,20 +67,25 @@ class ImageStore(Core):
         """Builds from a Dockerfile, as Docker's POST /build.
 
         context: a tar archive, compressed or not. options: the query's parameters
-        (dockerfile, t, buildargs, labels, target, nocache, pull, networkmode,
-        platform, extrahosts, squash, q); several tags are parted by newlines or
-        commas. auth: credentials by registry (X-Registry-Config), or None. Raises
-        Failed with the last lines of a failing build, InvalidInput, NotFound,
+        (see options.py); several tags are parted by newlines or commas. auth:
+        credentials by registry (X-Registry-Config), or None.
+
+        Raises Failed with the last lines of a failing build, InvalidInput, NotFound,
         Unavailable, Unsupported.
         """
         parsed = build_options.parse(options)
+        private = self._waiting.take(parsed.secrets) if parsed.secrets else Private()
 
         async def work(emit: Emit) -> None:
             if parsed.ignored:
                 emit({"stream": f"[Warning] no effect here: {', '.join(parsed.ignored)}\n"})
-            await self._builder.build(emit, context, parsed, auth or {})
+            await self._builder.build(emit, context, parsed, auth or {}, private)
 
         return stream(work)
+
+    def keep_private(self, private: Private) -> str:
+        """Keeps a build's secrets until it begins; the token that the build names them by."""
+        return self._waiting.keep(private)
 
     def bootstrap(
         self, ref: str, suite: str = "", packages: Sequence[str] = ()

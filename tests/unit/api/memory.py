@@ -371,6 +371,10 @@ class MemoryImages:
         self.received = b"".join([piece async for piece in context])
         yield {"stream": "Step 1/1 : FROM scratch\n"}
 
+    async def build_secrets(self, body: Mapping[str, object]) -> Json:
+        self.calls.append(("build_secrets", dict(body)))
+        return {"Id": "token"}
+
     async def bootstrap(self, ref: str, suite: str, packages: Sequence[str]) -> AsyncIterator[Json]:
         self.calls.append(("bootstrap", ref, suite, list(packages)))
         yield {"status": "done"}

@@ -6,7 +6,7 @@ import pytest
 
 from gemel.compose.builds import build_request
 from gemel.compose.requests import Inherited, Prepared, container, network, volume
-from gemel.errors import InvalidInput, Unsupported
+from gemel.errors import InvalidInput
 
 from .support import Files, loaded, project
 
@@ -281,8 +281,12 @@ def test_builds() -> None:
     assert made.secrets == (("s", "/project/s", None),)
     inline = build_request(of, of.service("b"))
     assert (inline.dockerfile, inline.dockerfile_inline) == ("", "FROM scratch")
-    with pytest.raises(Unsupported, match=r"example\.com"):
-        build_request(of, of.service("far"))
+    far = build_request(of, of.service("far"))
+    assert far.remote and "example.com" in far.context and not made.remote
+    given = {"ssh": {"k": "/key"}, "secrets": (("t", "/t", None),), "limits": {"memory": 1}}
+    more = build_request(of, of.service("a"), more=given)
+    assert more.secrets == (("s", "/project/s", None), ("t", "/t", None))
+    assert (more.ssh, more.limits) == ({"k": "/key"}, {"memory": 1})
 
 
 def test_seccomp_profile_is_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bz2
 import gzip
 import json
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemel.errors import InvalidInput, NotFound, Unsupported
-from gemel.image import bootstrap, changes, dockerfile, manifest, options
+from gemel.host.cgrouplimits import Limits
+from gemel.image import bootstrap, changes, dockerfile, inputs, manifest, options, remote
 from gemel.image.blobs import Blobs, digest_of
 from gemel.image.inflate import Inflater
 
@@ -115,8 +117,14 @@ def test_options_of_a_build() -> None:
             "extrahosts": "db:10.0.0.1,web=10.0.0.2",
             "nocache": "1",
             "target": "x",
-            "memory": "1000",
+            "memory": "100000000",
             "cpushares": "0",
+            "cgroupparent": "/x",
+            "cachefrom": '["a"]',
+            "cacheto": "[]",
+            "shmsize": "9",
+            "ulimits": '[{"Name": "nofile", "Soft": 1, "Hard": 2}]',
+            "contexts": '{"x": "docker-image://y"}',
         }
     )
     assert [str(t) for t in parsed.tags] == [
@@ -124,10 +132,12 @@ def test_options_of_a_build() -> None:
         "docker.io/library/b:latest",
         "localhost:5000/c:latest",
     ]
-    assert parsed.ignored == ("memory",)
+    assert parsed.ignored == ("cgroupparent", "cachefrom")
+    assert (parsed.limits, parsed.shm_size) == (Limits(memory=100_000_000), 9)
     words = " ".join(parsed.arguments_of_buildah())
     for part in ("--build-arg A=1", "--build-arg B=x y", "--label l=v", "--add-host db:10.0.0.1",
-                 "--add-host web:10.0.0.2", "--no-cache", "--target x",
+                 "--add-host web:10.0.0.2", "--no-cache", "--target x", "--ulimit nofile=1:2",
+                 "--build-context x=docker-image://y",
                  "--pull=false"):  # fmt: skip
         assert part in words
     assert "N=" not in words
@@ -136,7 +146,13 @@ def test_options_of_a_build() -> None:
 @pytest.mark.parametrize(
     ("query", "error"),
     [
-        ({"remote": "https://example.com/x.git"}, Unsupported),
+        ({"outputs": '[{"type": "local"}]'}, Unsupported),
+        ({"memory": "1000"}, InvalidInput),
+        ({"memory": "x"}, InvalidInput),
+        ({"cpusetcpus": "0-"}, InvalidInput),
+        ({"ulimits": '[{"Name": "a=b", "Soft": 1, "Hard": 1}]'}, InvalidInput),
+        ({"contexts": '{"a": "/etc"}'}, InvalidInput),
+        ({"contexts": '{"a,b": "docker-image://x"}'}, InvalidInput),
         ({"networkmode": "container:abc"}, Unsupported),
         ({"buildargs": "{"}, InvalidInput),
         ({"buildargs": "[1]"}, InvalidInput),
@@ -275,7 +291,38 @@ def test_names_of_packages_are_checked() -> None:
             bootstrap.check(suite, packages)
 
 
-@pytest.mark.parametrize("query", [{"secrets": '[{"id":"a"}]'}, {"contexts": '{"base":"x"}'}])
-def test_what_a_build_would_leave_out_is_refused(query: dict[str, str]) -> None:
-    with pytest.raises(Unsupported, match="are not supported"):
-        options.parse(query)
+def test_secrets_are_handed_out_once_and_bounded() -> None:
+    text = base64.b64encode(b"hush").decode()
+    waiting = inputs.Waiting()
+    token = waiting.keep(inputs.parse({"secrets": {"a": text}, "ssh": {"k": text}}))
+    taken = waiting.take(token)
+    assert taken.secrets == {"a": b"hush"} and taken.size() == 8 and taken
+    with pytest.raises(InvalidInput):
+        waiting.take(token)
+    big = inputs.Private({str(n): bytes(inputs.MOST) for n in range(20)})
+    waiting.keep(big)
+    with pytest.raises(InvalidInput, match="too many secrets"):
+        waiting.keep(big)
+    for wrong in (
+        {"secrets": {"a,src=/etc/shadow": text}},
+        {"secrets": {"a": "?"}},
+        {"secrets": {"a": base64.b64encode(bytes(inputs.MOST + 1)).decode()}},
+        {"secrets": ["a"]},
+        {"other": {}},
+    ):
+        with pytest.raises(InvalidInput):
+            inputs.parse(wrong)
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("https://x.org/a.git#v1:sub", remote.Repository("https://x.org/a.git", "v1", "sub")),
+        ("git://x.org/a", remote.Repository("git://x.org/a", "", "")),
+        ("github.com/a/b", remote.Repository("https://github.com/a/b", "", "")),
+        ("git@x.org:a.git#:sub", remote.Repository("git@x.org:a.git", "", "sub")),
+        ("https://x.org/a.tar.gz", None),
+    ],
+)
+def test_which_addresses_are_repositories(url: str, found: remote.Repository | None) -> None:
+    assert remote.repository(url) == found

@@ -12,6 +12,7 @@ import click
 from gemel.cli import output, text
 from gemel.cli.app import App, pass_app
 from gemel.cli.batch import raise_first
+from gemel.cli.buildoptions import extras
 from gemel.cli.commands.build import build_one
 from gemel.client.pull import Lines, checked, pull_image, push_image, split_reference
 from gemel.errors import GemelError, InvalidInput
@@ -293,7 +294,7 @@ def prune(app: App, every: bool, force: bool) -> None:
 
 
 @image.command("build")
-@click.argument("context", default=".", metavar="FOLDER")
+@click.argument("context", default=".", metavar="FOLDER|URL")
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME", help="Its name(s).")
 @click.option("-f", "--file", "dockerfile", default="", metavar="FILE", help="The Dockerfile.")
 @click.option("--build-arg", "args", multiple=True, metavar="KEY=VALUE", help="An ARG.")
@@ -301,7 +302,11 @@ def prune(app: App, every: bool, force: bool) -> None:
 @click.option("--no-cache", is_flag=True, help="Build every step anew.")
 @click.option("--pull", "pull_base", is_flag=True, help="Pull the base again.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label.")
+@click.option("--network", default="", metavar="MODE", help="Of RUN: host, none or default.")
+@click.option("--add-host", "hosts", multiple=True, metavar="NAME:ADDRESS", help="A host's name.")
+@click.option("--platform", default="", metavar="OS/ARCH", help="Platform of the image.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the id.")
+@extras
 @pass_app
 def build(
     app: App,
@@ -313,11 +318,26 @@ def build(
     no_cache: bool,
     pull_base: bool,
     labels: tuple[str, ...],
+    network: str,
+    hosts: tuple[str, ...],
+    platform: str,
     quiet: bool,
+    **given: Any,
 ) -> None:
-    """Build an image from a folder with a Dockerfile."""
-    from gemel.cli import values
+    """Build an image from a folder with a Dockerfile.
 
+    A URL is of a Dockerfile, of a tar, or of a git repository (URL.git#BRANCH:FOLDER);
+    the engine's machine fetches it.
+    """
+    from gemel.cli import buildoptions, values
+
+    query = {
+        "networkmode": network or None,
+        "extrahosts": ",".join(hosts) or None,
+        "platform": platform or None,
+        **buildoptions.limits(given),
+    }
+    secrets, ssh = buildoptions.private(given)
     build_args = dict(entry.partition("=")[::2] for entry in values.environment(args, []))
     id = build_one(
         app.client,
@@ -329,6 +349,10 @@ def build(
         no_cache=no_cache,
         pull=pull_base,
         labels=values.labels(labels),
+        query=query,
+        secrets=secrets,
+        ssh=ssh,
+        contexts=buildoptions.contexts(given),
         tell=None if quiet else output.note,
     )
     if quiet or not tags:

@@ -135,7 +135,8 @@ class Executor:
         request = build_request(self.project, service, **self.build_options)
         images.check_build(request)
         with _BUILDS:
-            images.run_build(self.client, request, self._build_line(step.service))
+            tell = self._build_line(step.service)
+            images.run_build(self.client, request, tell, self.project.environment)
         self.image_ids.update(images.ids(self.client, [step.name]))
         self.shown.done(label(step), "Built")
 

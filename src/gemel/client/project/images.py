@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from gemel.client import buildextras
 from gemel.client import context as build_context
 from gemel.client.engine import Client
 from gemel.client.project.pool import each
@@ -35,6 +35,13 @@ def ids(client: Client, refs: Iterable[str], parallel: int = 16) -> dict[str, st
 
 def check_build(request: BuildRequest) -> None:
     """Raises InvalidInput for a missing context or Dockerfile, before anything has begun."""
+    if request.remote:
+        if request.dockerfile_inline:
+            raise InvalidInput(
+                f'service "{request.service}": dockerfile_inline needs a folder as context',
+                details=f"its context is {request.context}",
+            )
+        return
     if not request.dockerfile_inline:
         build_context.check(request.context, request.dockerfile)
     elif not os.path.isdir(request.context):
@@ -44,16 +51,18 @@ def check_build(request: BuildRequest) -> None:
 
 
 def run_build(
-    client: Client, request: BuildRequest, tell: Callable[[str], None] | None = None
+    client: Client,
+    request: BuildRequest,
+    tell: Callable[[str], None] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> str:
-    """Builds one image; its id. Raises Failed with the last lines of the build's output."""
-    name, extra = placed_dockerfile(request)
+    """Builds one image; its id. environment: of which secrets are read.
+
+    Raises Failed with the last lines of the build's output.
+    """
+    query, body = _prepared(client, request, environment)
     messages = client.stream(
-        "POST",
-        "/build",
-        query=build_query(request, name),
-        body=build_context.tar(request.context, name, extra),
-        headers={"Content-Type": "application/x-tar"},
+        "POST", "/build", query=query, body=body, headers={"Content-Type": "application/x-tar"}
     )
     tail: list[str] = []
     id = ""
@@ -73,6 +82,25 @@ def run_build(
             resolution=problem.resolution,
         ) from problem
     return id
+
+
+def _prepared(
+    client: Client, request: BuildRequest, environment: Mapping[str, str] | None
+) -> tuple[dict[str, Any], Iterable[bytes]]:
+    """The query of POST /build and its body; secrets are sent by now. Raises InvalidInput."""
+    name, extra = ("", None) if request.remote else placed_dockerfile(request)
+    query = build_query(request, name or request.dockerfile)
+    query["contexts"], further = buildextras.placed_contexts(request.additional_contexts)
+    if request.remote and further:
+        raise InvalidInput(
+            f'service "{request.service}": a context at an address takes no further folders',
+            details=", ".join(request.additional_contexts),
+            resolution="name further contexts by address too, or clone the repository",
+        )
+    query["secrets"] = buildextras.private_token(client, request.secrets, request.ssh, environment)
+    if request.remote:
+        return query | {"remote": request.context}, ()
+    return query, build_context.tar(request.context, name, extra, further)
 
 
 def placed_dockerfile(request: BuildRequest) -> tuple[str, dict[str, bytes] | None]:
@@ -100,29 +128,11 @@ def build_query(request: BuildRequest, dockerfile: str) -> dict[str, Any]:
         "networkmode": request.network or None,
         "extrahosts": ",".join(request.extra_hosts) or None,
         "shmsize": request.shm_size or None,
-        "cachefrom": json.dumps(list(request.cache_from)) if request.cache_from else None,
+        **(request.limits or {}),
         "platform": request.platforms[0] if request.platforms else None,
         "rm": True,
         "version": "1",
     }
     if request.ulimits:
         query["ulimits"] = json.dumps(list(request.ulimits))
-    if request.additional_contexts:
-        query["contexts"] = json.dumps(request.additional_contexts)
-    if request.secrets:
-        query["secrets"] = json.dumps([_secret(*secret) for secret in request.secrets])
     return query
-
-
-def _secret(id: str, path: str | None, variable: str | None) -> dict[str, str]:
-    """A build secret with its content: the engine reads no file that the client names."""
-    content = b""
-    if variable is not None:
-        content = os.environ.get(variable, "").encode()
-    elif path is not None:
-        try:
-            with open(path, "rb") as file:
-                content = file.read()
-        except OSError as error:
-            raise InvalidInput(f"cannot read the secret {id}", details=str(error)) from error
-    return {"id": id, "content": base64.b64encode(content).decode()}

@@ -1,0 +1,129 @@
+"""Builds by gemel's commands and Compose files, and what a killed engine leaves of one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.engine import IMAGE, EngineProcess
+from tests.system.test_build_inputs import files_with
+
+pytestmark = pytest.mark.root
+
+DOCKERFILE = f"""\
+FROM {IMAGE}
+COPY --from=more file /file
+RUN --mount=type=secret,id=tok sha256sum < /run/secrets/tok > /sum; df -k /dev/shm > /shm
+RUN --mount=type=ssh test -S "$SSH_AUTH_SOCK" && touch /agent || true
+CMD ["cat", "/file", "/sum", "/shm"]
+"""
+COMPOSE = f"""\
+services:
+  app:
+    build:
+      context: app
+      secrets: [tok, {{source: text, target: other}}]
+      shm_size: 8m
+      ssh: ["default={{key}}"]
+      additional_contexts: {{more: ./more, base: "service:base"}}
+  base:
+    build:
+      context: .
+      dockerfile_inline: |
+        FROM {IMAGE}
+        RUN echo base > /base
+secrets:
+  tok: {{file: ./tok}}
+  text: {{environment: TEXT}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("app", "more"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "app/Dockerfile").write_text(
+        DOCKERFILE + "COPY --from=base /base /base\n"
+        "RUN --mount=type=secret,id=other grep -q '^from .env$' /run/secrets/other\n"
+    )
+    (tmp_path / "more/file").write_text("from more\n")
+    (tmp_path / "more/.dockerignore").write_text("left\n")
+    (tmp_path / "tok").write_bytes(b"hush-hush")
+    key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")]
+    subprocess.run(key, check=True)
+    (tmp_path / "compose.yaml").write_text(COMPOSE.replace("{key}", "./key"))
+    (tmp_path / ".env").write_text("TEXT=from .env\n")
+    return tmp_path
+
+
+def test_a_compose_file_with_secrets_and_contexts(engine: EngineProcess, folder: Path) -> None:
+    done = engine.gemel("-p", "built", "build", cwd=folder, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = engine.gemel("run", "--rm", "built-app", "cat", "/sum", "/shm", "/base").stdout
+    assert hashlib.sha256(b"hush-hush").hexdigest() in lines
+    assert " 8192 " in lines and "base" in lines
+    found = engine.gemel("run", "--rm", "built-app", "ls", "/agent", check=False)
+    assert found.stdout == "/agent\n"
+    assert not files_with(engine.paths.root / "images", b"hush-hush")
+
+
+def test_build_by_options(engine: EngineProcess, folder: Path) -> None:
+    (folder / "app/Dockerfile").write_text(DOCKERFILE)
+    options = ("--secret", f"id=tok,src={folder}/tok", "--shm-size", "9m", "--no-cache")
+    engine.gemel(
+        "build", "-m", "256m", "-t", "opt", *options,
+        "--build-context", f"more={folder}/more", f"{folder}/app",
+    )  # fmt: skip
+    assert " 9216 " in engine.gemel("run", "--rm", "opt", "cat", "/shm").stdout
+    for wrong, word in (
+        (("--secret", "src=/x"), "no secret of a build"),
+        (("--secret", "id=x,src=/nothing"), "cannot read the build's secret x"),
+        (("--secret", "id=x,env=NOT_SET_HERE"), "which is not set"),
+        (("--ssh", "default"), "no SSH agent"),
+        (("--build-context", "more=/nothing"), "is no folder"),
+    ):
+        done = engine.gemel("image", "build", *wrong, str(folder / "app"), check=False)
+        assert done.returncode != 0 and word in done.stderr, (wrong, done.stderr)
+
+
+def test_a_killed_engine_leaves_nothing_of_a_build(
+    fresh_engine: EngineProcess, folder: Path
+) -> None:
+    (folder / "app/Dockerfile").write_text(
+        f"FROM {IMAGE}\nRUN --mount=type=secret,id=tok cat /run/secrets/tok | wc -c; sleep 4321\n"
+    )
+    command = [sys.executable, "-m", "gemel", "build", "--secret", f"id=tok,src={folder}/tok"]
+    client = subprocess.Popen(
+        [*command, f"{folder}/app"], env=fresh_engine.env, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert client.stderr is not None
+    assert any(line.strip() == "9" for line in client.stderr)
+    assert sleeping()
+    fresh_engine.kill_hard()
+    client.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while sleeping() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not sleeping()
+    assert not files_with(fresh_engine.base, b"hush-hush")
+    fresh_engine.start()
+    assert not (fresh_engine.paths.images / "buildah").exists()
+    (folder / "app/Dockerfile").write_text(f"FROM {IMAGE}\nRUN true\n")
+    fresh_engine.gemel("build", "-t", "again", f"{folder}/app")
+
+
+def sleeping() -> list[str]:
+    """Processes of the step that sleeps."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"sleep\x004321" in path.read_bytes():
+                found.append(str(path))
+    return found
