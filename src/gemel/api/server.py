@@ -16,6 +16,7 @@ from aiohttp import web
 
 import gemel
 from gemel.api import (
+    comparing,
     container_streams,
     containers,
     execs,
@@ -54,7 +55,10 @@ _HEADERS = {
 def make_router() -> Router:
     """All routes."""
     router = Router()
-    for part in (system, containers, container_streams, execs, images, networks, observing):
+    parts = (
+        system, containers, container_streams, execs, images, networks, observing, comparing,
+    )  # fmt: skip
+    for part in parts:
         part.add_routes(router)
     return router
 

@@ -109,8 +109,10 @@ class App:
         Raises InvalidInput, with every place, if something is refused.
         """
         from gemel.cli import output
+        from gemel.client.project.choosing import resolved
         from gemel.compose import lint
 
+        project = resolved(self.client, project, services)
         findings = lint.lint(project, self._load().origins, list(services))
         lint.refuse(findings)
         for finding in findings:

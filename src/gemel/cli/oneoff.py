@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -37,7 +38,7 @@ def run_service(app: App, name: str, argv: tuple[str, ...], given: dict[str, Any
     if given["runtime"]:
         project = project.with_runtimes({name: given["runtime"]})
     app.lint(project, [name] if given["no_deps"] else project.with_dependencies([name]))
-    image_id = _prepare(app, project, name, given)
+    image_id = prepare(app, project, name, given)
     tty = not given["no_tty"] and not given["detach"] and _has_terminal()
     body, container_name = _request(app, project, name, argv, given, tty, image_id)
     made = app.client.post("/containers/create", body, name=container_name, timeout=120)
@@ -61,7 +62,10 @@ def _has_terminal() -> bool:
     return terminal.is_terminal(0) and terminal.is_terminal(1)
 
 
-def _prepare(app: App, project: Project, name: str, given: dict[str, Any]) -> str:
+_PLAIN = {"no_deps": False, "remove_orphans": False, "build": False}
+
+
+def prepare(app: App, project: Project, name: str, given: Mapping[str, Any] = _PLAIN) -> str:
     """Dependencies started, image there, networks and volumes made; the image's id."""
     style = Style(app.progress, output.colourful(2), app.parallel)
     needed = tuple(n for n in project.with_dependencies([name]) if n != name)

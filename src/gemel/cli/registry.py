@@ -44,6 +44,8 @@ INSIDE: Table = {
     "port": Entry("look", "port", "Show the published address of a port"),
     "inspect": Entry("look", "inspect", "Show everything about an object as JSON"),
     "why": Entry("why", "why", "Say what has happened to a service"),
+    "explain": Entry("explain", "explain", "Say which runtime a service has, and why"),
+    "compare": Entry("compare", "compare", "Run a service both ways and measure"),
     "traffic": Entry("traffic", "traffic", "Show the calls between services"),
     "fault": Entry("fault", "fault", "Disturb the way between two services for a while"),
     "metrics": Entry("metrics", "metrics", "Print figures in Prometheus' format"),

@@ -8,6 +8,7 @@ x-gemel:
     service: orders        # of grpc
     interval: 2s           # timeout, retries, start_period, start_interval: as in healthcheck
   restart-on-unhealthy: true
+  isolation: strong        # runtime: auto takes a micro VM for it
   drain: 5s                # of an update: at most so long for open connections to end
 """
 
@@ -21,10 +22,11 @@ import msgspec
 from gemel.compose import units
 from gemel.compose.problems import Path, nearest
 from gemel.compose.project import Service
+from gemel.model.choice import ISOLATION_LABEL, STRONG
 from gemel.model.image import HealthConfig
 
 Json = dict[str, Any]
-KEYS = ("healthcheck", "restart-on-unhealthy", "drain")
+KEYS = ("healthcheck", "restart-on-unhealthy", "drain", "isolation", "snapshot")
 HOOKS = ("post_start", "pre_stop")
 HOOKS_LABEL = "gemel.hooks"
 PROBES = ("http", "tcp", "grpc")
@@ -45,6 +47,8 @@ def problems(value: Any) -> Iterator[tuple[Path, str]]:
             yield (key,), f'unknown key "{key}" of x-gemel{nearest(key, KEYS)}'
     if value.get("restart-on-unhealthy", False) not in (True, False):
         yield ("restart-on-unhealthy",), "restart-on-unhealthy must be true or false"
+    if value.get("isolation", STRONG) != STRONG:
+        yield ("isolation",), f'isolation can only be "{STRONG}"'
     yield from _duration(value, "drain", ())
     if "healthcheck" in value:
         yield from _health(value["healthcheck"])
@@ -145,7 +149,8 @@ def _test(check: Json) -> list[str]:
 def labels(service: Service) -> dict[str, str]:
     """Labels by which the engine knows what x-gemel asks of it."""
     asked = service.gemel
-    return {label: "true" for key, label in LABELS.items() if asked.get(key)}
+    found = {label: "true" for key, label in LABELS.items() if asked.get(key)}
+    return found | ({ISOLATION_LABEL: STRONG} if asked.get("isolation") else {})
 
 
 def hooks(service: Service) -> dict[str, str]:

@@ -14,6 +14,7 @@ import msgspec
 
 from gemel.compose import units
 from gemel.errors import InvalidInput, NotFound
+from gemel.model.choice import AUTO
 from gemel.model.instance import RuntimeName
 
 Json = dict[str, Any]
@@ -27,6 +28,8 @@ RUNTIMES = {
     "microvm": RuntimeName.MICROVM,
     "kata": RuntimeName.MICROVM,
     "io.containerd.kata.v2": RuntimeName.MICROVM,
+    # until the engine has chosen, it is looked at as a container
+    AUTO: RuntimeName.CONTAINER,
 }
 """Values of ``runtime:`` and what they mean to gemel."""
 
@@ -270,7 +273,7 @@ def check_runtime(value: str) -> RuntimeName:
     """The runtime a text stands for. Raises InvalidInput."""
     words = runtime_words(value)
     if words:
-        raise InvalidInput(words, "", "Use container or microvm")
+        raise InvalidInput(words, "", "Use container, microvm or auto")
     return RUNTIMES[value]
 
 
@@ -278,8 +281,6 @@ def runtime_words(value: str) -> str:
     """What is wrong with a value of ``runtime``, or nothing."""
     if value in RUNTIMES:
         return ""
-    if value == "auto":
-        return 'runtime "auto" is not offered yet: choose container or microvm'
     from gemel.compose.problems import nearest
 
     known = [k for k in RUNTIMES if k]

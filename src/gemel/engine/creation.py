@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from gemel.engine import resolve, spec, volumes
+from gemel.engine.choosing import facts
 from gemel.engine.core import Core
 from gemel.engine.endpoints import endpoints
 from gemel.engine.facade import Json
@@ -45,7 +46,7 @@ async def create(core: Core, request: CreateRequest, name: str) -> Container:
     image = core.images.find(request.image)
     full = resolve.effective(request, image)
     host = full.host_config or HostConfig()
-    runtime = resolve.runtime(host.runtime)
+    runtime, choice = await facts.chosen(core, host.runtime, full, image.id)
     warnings = resolve.refused(full)
     resolve.check_restart(host)
     resolve.signal_number(full.stop_signal)
@@ -59,6 +60,7 @@ async def create(core: Core, request: CreateRequest, name: str) -> Container:
         image_id=image.id,
         image_ref=request.image,
         runtime=runtime,
+        choice=choice,
         argv=resolve.argv(full),
         warnings=warnings,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from gemel.engine.comparing.service import Comparing
 from gemel.engine.containers import Containers
 from gemel.engine.core import Core, Live
 from gemel.engine.execs import Execs
@@ -39,6 +40,7 @@ class Engine:
         self.stopped = asyncio.Event()
         self.lifecycle = Lifecycle(core)
         self.containers = Containers(core, self.lifecycle)
+        self.comparing = Comparing(core, self.containers)
         self.execs = Execs(core)
         self.images = Images(core)
         self.networks = Networks(core)
@@ -73,6 +75,7 @@ class Engine:
         await core.net.prepare(list(core.networks.values()), core.endpoints(), core.published())
         await engine.faults.prepare()
         await engine._adopt()
+        await engine.comparing.prepare()
         return engine
 
     async def _load(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from gemel.model.comparison import Wanted
 from gemel.model.docker import (
     CreateRequest,
     EndpointSettings,
@@ -267,6 +268,21 @@ class Faults(Protocol):
     async def clear(self, number: int | None) -> Json: ...
 
 
+class Comparing(Protocol):
+    """Container or micro VM: measured, chosen, explained."""
+
+    def compare(self, wanted: Wanted) -> AsyncIterator[Json]:
+        """Messages with ``status``; the last has the ``report``."""
+        ...
+
+    async def reports(self) -> Jsons: ...
+    async def preview(self, wanted: CreateRequest) -> Json:
+        """What ``runtime: auto`` would be."""
+        ...
+
+    async def explain(self, ref: str) -> Json: ...
+
+
 class Engine(Protocol):
     """The whole."""
 
@@ -278,3 +294,4 @@ class Engine(Protocol):
     system: System
     observing: Observing
     faults: Faults
+    comparing: Comparing

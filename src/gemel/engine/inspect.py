@@ -138,6 +138,7 @@ def summary(core: Core, one: Container) -> Json:
         },
         "Mounts": [mount(point) for point in one.mounts],
         "Runtime": one.runtime.value,
+        "RuntimeChosen": one.choice is not None,
         "ExitCode": one.state.exit_code,
     }
 
@@ -213,6 +214,7 @@ def full(core: Core, one: Container) -> Json:
         "Driver": "squashfs+overlay",
         "Platform": "linux",
         "Runtime": one.runtime.value,
+        "RuntimeChoice": msgspec.to_builtins(one.choice) if one.choice else None,
         "Boot": booted,
         "BootReason": reason,
         "MountLabel": "",

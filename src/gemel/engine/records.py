@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from gemel.model.choice import Choice
 from gemel.model.docker import CreateRequest, EndpointSettings
 from gemel.model.instance import RuntimeName
 
@@ -120,6 +121,8 @@ class Container(msgspec.Struct, kw_only=True):
     image_id: str
     image_ref: str
     runtime: RuntimeName
+    choice: Choice | None = None
+    """Why it has that runtime, where the request said auto."""
     argv: list[str]
     mounts: list[MountPoint] = []
     endpoints: list[EndpointRecord] = []

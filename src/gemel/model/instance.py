@@ -217,6 +217,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     write_bytes: int = 0
     true_memory: int = 0
     """Proportional memory (PSS) with VMM and helpers; of a container, its cgroup's."""
+    true_cpu_ns: int = 0
+    """CPU of the host with VMM and helpers; 0 where ``cpu_ns`` is that already."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):

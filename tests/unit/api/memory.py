@@ -18,6 +18,7 @@ from gemel.errors import (
     Unauthorized,
     Unsupported,
 )
+from gemel.model.comparison import Wanted
 from gemel.model.docker import (
     CreateRequest,
     EndpointSettings,
@@ -533,6 +534,21 @@ class MemoryFaults:
         return {"Cleared": gone}
 
 
+class MemoryComparing:
+    async def compare(self, wanted: Wanted) -> AsyncIterator[Json]:
+        yield {"status": "round 1 of 1"}
+        yield {"report": {"Name": wanted.service}}
+
+    async def reports(self) -> Jsons:
+        return [{"Name": "web"}]
+
+    async def preview(self, wanted: CreateRequest) -> Json:
+        return {"Runtime": "container", "Reason": wanted.image}
+
+    async def explain(self, ref: str) -> Json:
+        return {"Id": ref, "Runtime": "container"}
+
+
 class MemoryEngine:
     def __init__(self) -> None:
         self.containers = MemoryContainers()
@@ -543,3 +559,4 @@ class MemoryEngine:
         self.system = MemorySystem()
         self.observing = MemoryObserving(self.containers)
         self.faults = MemoryFaults()
+        self.comparing = MemoryComparing()

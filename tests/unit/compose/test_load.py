@@ -160,8 +160,8 @@ def test_runtimes() -> None:
     ]
     changed = of.with_runtimes({"a": "microvm"})
     assert changed.service("a").runtime is RuntimeName.MICROVM
-    with pytest.raises(InvalidInput, match="not offered yet"):
-        of.with_runtimes({"a": "auto"})
+    with pytest.raises(InvalidInput, match="unknown runtime"):
+        of.with_runtimes({"a": "autos"})
 
 
 def test_scaling() -> None:

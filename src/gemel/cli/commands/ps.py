@@ -17,7 +17,7 @@ from gemel.errors import NotFound
 COLUMNS = [
     ("NAME", "Name"),
     ("IMAGE", "Image"),
-    ("RUNTIME", "Runtime"),
+    ("RUNTIME", "RuntimeShown"),
     ("SERVICE", "Service"),
     ("STATUS", "Status"),
     ("ADDRESS", "Address"),
@@ -146,6 +146,7 @@ def row_of(entry: dict[str, Any], *, trunc: bool = True) -> output.Row:
         ],
         "RunningFor": text.ago(time.time() - entry.get("Created", 0)) + " ago",
         "Runtime": runtime_of(entry),
+        "RuntimeShown": runtime_of(entry) + (" (auto)" if entry.get("RuntimeChosen") else ""),
         "Service": labels.get(SERVICE, ""),
         "Size": "0B",
         "State": entry.get("State", ""),

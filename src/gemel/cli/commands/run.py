@@ -16,7 +16,7 @@ from gemel.client import session
 from gemel.client.pull import pull_image
 from gemel.errors import Failed, GemelError, InvalidInput, NotFound
 
-_RUNTIMES = click.Choice(["container", "microvm"])
+_RUNTIMES = click.Choice(["container", "microvm", "auto"])
 
 
 class RunFailed(Failed):

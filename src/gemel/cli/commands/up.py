@@ -27,7 +27,7 @@ _SHARED: list[Callable[[Any], Any]] = [
     click.option("--scale", "scales", multiple=True, metavar="SERVICE=N", help="How many of it."),
     click.option(
         "--runtime", "runtimes", multiple=True, metavar="SERVICE=RUNTIME",
-        help="Run it as container or microvm, whatever the file says; several with commas.",
+        help="Run it as container, microvm or auto, whatever the file says; several with commas.",
     ),
     click.option("--force-recreate", is_flag=True, help="Make all anew."),
     click.option("--no-recreate", is_flag=True, help="Leave what is there as it is."),

@@ -17,7 +17,7 @@ from typing import IO
 import msgspec
 
 from gemel.errors import Conflict, GemelError, InvalidInput, NotFound, Unsupported
-from gemel.host import cgroups, files, memory
+from gemel.host import cgroups, files, memory, procs
 from gemel.model.instance import (
     Capabilities,
     Exit,
@@ -343,6 +343,7 @@ class MicroVmRuntime:
             read_bytes=told.get("read_bytes", 0),
             write_bytes=told.get("write_bytes", 0),
             true_memory=await asyncio.to_thread(memory.proportional, pids),
+            true_cpu_ns=procs.cpu_ns(pids),
         )
 
     async def processes(self, id: str, ps_args: str) -> tuple[list[str], list[list[str]]]:
