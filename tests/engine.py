@@ -19,6 +19,7 @@ from typing import Any
 from gemel.model.paths import Paths
 from tests import shopimages
 from tests.images import busybox_tar
+from tests.kernels import use_kernels
 
 SOURCE = Path(__file__).parents[1] / "src"
 CACHE = Path(os.environ.get("GEMEL_TEST_CACHE", Path(__file__).parents[1] / "build/test-cache"))
@@ -46,8 +47,8 @@ class EngineProcess:
         self.base = Path(tempfile.mkdtemp(prefix="gt", dir="/tmp"))
         self.paths = Paths(self.base / "root", self.base / "run")
         self.paths.root.mkdir()
-        if (CACHE / "kernels").is_dir():
-            self.paths.kernels.symlink_to(CACHE / "kernels")
+        if (CACHE / "kernels").is_dir() or os.environ.get("GEMEL_TEST_KERNEL"):
+            use_kernels(self.paths)
         STARTED.append(self.base)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = self.base / "daemon.log"

@@ -18,8 +18,9 @@ import pytest_asyncio
 from gemel.host.run import find
 from gemel.model.paths import Paths
 from gemel.runtime.microvm import artifacts, cmdline, initrd, kernel, protocol
+from gemel.runtime.microvm.kernels import Kernel
 from gemel.runtime.microvm.protocol import ErrorKind, FromGuest, Record, ToGuest
-from tests.engine import CACHE
+from tests.kernels import use_kernels
 from tests.system.guestclient import WAIT, Guest, Machine, boot
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module")]
@@ -92,9 +93,10 @@ CONFIG: list[Record] = [
 ]
 
 
-async def parts(folder: Path) -> tuple[kernel.Kernel, Path, str]:
+async def parts(folder: Path) -> tuple[Kernel, Path, str]:
     """Kernel (fetched ahead by tests.prepare), initrd, command line."""
-    paths = Paths(CACHE, folder)
+    paths = Paths(folder / "root", folder)
+    use_kernels(paths)
     found = await kernel.ensure_kernel(paths, print)
     image = await initrd.ensure_initrd(paths, found, artifacts.find("agent"))
     line = cmdline.kernel_command_line(

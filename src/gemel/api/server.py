@@ -21,6 +21,7 @@ from gemel.api import (
     containers,
     execs,
     images,
+    kernels,
     networks,
     observing,
     system,
@@ -60,6 +61,7 @@ def make_router() -> Router:
     )  # fmt: skip
     for part in parts:
         part.add_routes(router)
+    kernels.add_routes(router)
     return router
 
 

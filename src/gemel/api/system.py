@@ -131,16 +131,6 @@ async def bootstrap(call: Call) -> web.StreamResponse:
     )
 
 
-async def fetch_kernel(call: Call) -> web.StreamResponse:
-    """POST /gemel/kernels/fetch"""
-    return await call.send_json_lines(call.engine.system.fetch_kernel())
-
-
-async def kernels(call: Call) -> web.StreamResponse:
-    """GET /gemel/kernels"""
-    return json_response(await call.engine.system.kernels())
-
-
 async def shutdown(call: Call) -> web.StreamResponse:
     """POST /gemel/shutdown: the engine stops after this answer"""
     await call.engine.system.shutdown()
@@ -197,8 +187,6 @@ def add_routes(router: Router) -> None:
         ("GET", "/gemel/version", version),
         ("GET", "/gemel/doctor", doctor),
         ("POST", "/gemel/images/bootstrap", bootstrap),
-        ("GET", "/gemel/kernels", kernels),
-        ("POST", "/gemel/kernels/fetch", fetch_kernel),
         ("POST", "/gemel/shutdown", shutdown),
     ):
         router.add(method, pattern, handler)

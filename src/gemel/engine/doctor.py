@@ -15,6 +15,7 @@ from gemel.engine.facade import Json
 from gemel.errors import GemelError
 from gemel.host.run import find, run
 from gemel.model.instance import RuntimeName
+from gemel.runtime.microvm import kernels
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -46,6 +47,7 @@ async def examine(core: Core) -> list[Json]:
         _tools,
         lambda: _disk(core),
         lambda: _accelerator(core),
+        lambda: _guest_kernel(core),
         lambda: _network(core),
     ]
     result: list[Json] = []
@@ -144,6 +146,22 @@ async def _accelerator(core: Core) -> list[Json]:
             WARNING,
             f"run under software emulation (TCG): {verdict.reason}\n{verdict.details}".strip(),
             "for speed, give this machine /dev/kvm (nested virtualisation in a VM)",
+        )
+    ]
+
+
+async def _guest_kernel(core: Core) -> list[Json]:
+    used = await asyncio.to_thread(kernels.current, core.paths)
+    if used is None:
+        return [_check("guest kernel", OK, "none yet; the first micro VM fetches it")]
+    if used.own:
+        return [_check("guest kernel", OK, f"{used.name} {used.version}, built by gemel")]
+    return [
+        _check(
+            "guest kernel",
+            OK,
+            f"{used.name} {used.version}, the distribution's\n"
+            "`gemel kernel build` makes one that boots faster and takes less memory",
         )
     ]
 

@@ -232,7 +232,15 @@ class System(Protocol):
         ...
 
     async def kernels(self) -> Jsons:
-        """The guest kernels that are here: name, version, whether it is used."""
+        """The guest kernels that are here: name, version, kind, whether it is used."""
+        ...
+
+    def build_kernel(self, jobs: int | None, use: bool) -> AsyncIterator[Json]:
+        """Builds the own small kernel, and chooses it with ``use``: messages with ``status``."""
+        ...
+
+    async def use_kernel(self, name: str) -> Json:
+        """Chooses the guest kernel of what starts from now on. Raises NotFound, Conflict."""
         ...
 
     async def shutdown(self) -> None: ...

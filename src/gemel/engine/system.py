@@ -198,6 +198,14 @@ class System:
         """See facade.System."""
         return await kernels.listed(self.core)
 
+    def build_kernel(self, jobs: int | None, use: bool) -> AsyncIterator[Json]:
+        """See facade.System."""
+        return kernels.build(self.core, jobs, use)
+
+    async def use_kernel(self, name: str) -> Json:
+        """See facade.System."""
+        return await kernels.use(self.core, name)
+
     async def shutdown(self) -> None:
         """Asks the engine to end; instances go on."""
         self._stop()

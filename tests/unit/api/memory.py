@@ -475,6 +475,14 @@ class MemorySystem:
     async def kernels(self) -> list[Json]:
         return [{"Name": "linux", "Version": "6.1", "Used": True}]
 
+    async def build_kernel(self, jobs: int | None, use: bool) -> AsyncIterator[Json]:
+        yield {"status": f"jobs {jobs}, use {use}"}
+
+    async def use_kernel(self, name: str) -> Json:
+        if name != "linux":
+            raise NotFound(f"there is no guest kernel {name}")
+        return {"Name": name, "Version": "6.1", "Used": True}
+
     async def doctor(self) -> Jsons:
         return [{"name": "kvm", "status": "missing", "details": "", "resolution": ""}]
 

@@ -315,6 +315,17 @@ async def test_networks_and_volumes(api: Api) -> None:
     assert (await api.call("GET", "/networks/x"))[0] == 404
 
 
+async def test_kernels_are_built_and_chosen(api: Api) -> None:
+    _, lines, _ = await api.call("POST", "/gemel/kernels/build?jobs=3&use=0")
+    assert b"jobs 3, use False" in (lines if isinstance(lines, bytes) else str(lines).encode())
+    status, _, _ = await api.call("POST", "/gemel/kernels/build?jobs=0")
+    assert status == 400
+    status, told, _ = await api.call("POST", "/gemel/kernels/use?name=linux")
+    assert (status, told["Used"]) == (200, True)
+    assert (await api.call("POST", "/gemel/kernels/use?name=other"))[0] == 404
+    assert (await api.call("POST", "/gemel/kernels/use"))[0] == 400
+
+
 async def test_gemels_own_routes(api: Api) -> None:
     _, version, _ = await api.call("GET", "/gemel/version")
     assert version == {"Version": "0.1.0", "ApiVersion": "1.47", "MinAPIVersion": "1.24"}

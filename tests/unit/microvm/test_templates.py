@@ -13,7 +13,7 @@ from gemel.errors import Failed
 from gemel.host import memfile
 from gemel.model.paths import Paths
 from gemel.runtime.microvm import templates
-from gemel.runtime.microvm.kernel import Kernel
+from gemel.runtime.microvm.kernels import Kernel
 from gemel.runtime.microvm.machine import Guest, Limits, Machine
 from gemel.runtime.microvm.templates import Kind, Template, Templates, kind_of
 from gemel.runtime.microvm.tools import Tools

@@ -19,7 +19,7 @@ from gemel.host import files
 from gemel.host.run import find
 from gemel.model.paths import Paths
 from gemel.runtime.microvm import modules
-from gemel.runtime.microvm.kernel import Kernel
+from gemel.runtime.microvm.kernels import Kernel
 
 #: Folders that the agent mounts on.
 FOLDERS = ("dev", "proc", "sys", "modules", ".gemel", "gemel")

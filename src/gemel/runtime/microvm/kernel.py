@@ -1,8 +1,7 @@
 """The guest kernel: Debian's cloud kernel, from the machine's own apt sources.
 
-The package is downloaded and unpacked into ``paths.kernels``, not installed.
-One folder for each kernel, renamed into place when it is whole, so any number
-of engines may build it at once; the file ``current`` names the one in use.
+The package is downloaded and unpacked into ``paths.kernels`` (see kernels.py), not
+installed. It is what is used as long as no other kernel is chosen.
 """
 
 from __future__ import annotations
@@ -15,73 +14,40 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from gemel.errors import Failed, Unavailable
 from gemel.host import files
 from gemel.host.run import run
 from gemel.model.paths import Paths
-from gemel.runtime.microvm import bzimage, modules
+from gemel.runtime.microvm import bzimage, kernels, modules
+from gemel.runtime.microvm.kernels import Kernel
 
 META_PACKAGE = "linux-image-cloud-amd64"
-#: Part of a kernel folder's name: goes up when what is put there changes.
-LAYOUT = "2"
 DOWNLOAD_TIMEOUT = 600.0
 
 Progress = Callable[[str], None]
 
 
-class Kernel(msgspec.Struct, frozen=True):
-    """A guest kernel on this machine.
-
-    name: the package's; version: the package's; vmlinux: the ELF kernel;
-    modules: folder of ``NAME.ko`` files and ``modules.list``, their order.
-    """
-
-    name: str
-    version: str
-    vmlinux: Path
-    modules: Path
-
-
-async def ensure_kernel(paths: Paths, progress: Progress, *, refresh: bool = False) -> Kernel:
-    """The guest kernel, fetched if it is not there yet (or, with ``refresh``, not the newest).
+async def ensure_kernel(paths: Paths, progress: Progress) -> Kernel:
+    """The guest kernel in use; the distribution's, fetched and chosen, if there is none.
 
     progress: is told in a line what happens. Raises Unavailable if apt cannot
     provide it, Failed if what it provides cannot be used.
     """
-    files.folder(paths.kernels, 0o755)
-    if not refresh and (kernel := _current(paths)):
+    if kernel := kernels.current(paths):
         return kernel
+    kernel = await fetch(paths, progress)
+    kernels.choose(paths, kernel)
+    return kernel
+
+
+async def fetch(paths: Paths, progress: Progress) -> Kernel:
+    """The distribution's newest kernel, which is not chosen by this. Raises as above."""
+    files.folder(paths.kernels, 0o755)
     package, version = await _candidate(progress)
-    folder = paths.kernels / f"{package}_{version.replace(':', '%3a')}_{LAYOUT}"
+    folder = kernels.folder_of(paths, package, version)
     if not folder.is_dir():
         await _build(paths, folder, package, version, progress)
-    files.write(paths.kernels / "current", folder.name + "\n", mode=0o644, durable=True)
-    return _kernel(folder)
-
-
-def _current(paths: Paths) -> Kernel | None:
-    try:
-        name = (paths.kernels / "current").read_text().strip()
-    except FileNotFoundError:
-        return None
-    if not re.fullmatch(rf"[a-z0-9.+~%-]+_[A-Za-z0-9.+~%-]+_{LAYOUT}", name):
-        return None
-    folder = paths.kernels / name
-    return _kernel(folder) if folder.is_dir() else None
-
-
-def present(paths: Paths) -> list[tuple[Kernel, bool]]:
-    """The kernels that are here, and whether each is the one in use."""
-    used = _current(paths)
-    found = sorted(f for f in paths.kernels.glob(f"*_*_{LAYOUT}") if f.is_dir())
-    return [(kernel := _kernel(f), kernel == used) for f in found]
-
-
-def _kernel(folder: Path) -> Kernel:
-    name, version, _ = folder.name.rsplit("_", 2)
-    return Kernel(name, version.replace("%3a", ":"), folder / "vmlinux", folder / "modules")
+    return kernels.kernel_in(folder)
 
 
 async def _candidate(progress: Progress) -> tuple[str, str]:
@@ -89,7 +55,7 @@ async def _candidate(progress: Progress) -> tuple[str, str]:
     found = await _look_up()
     if found is None:
         progress("asking apt for its newest lists")
-        await run(["apt-get", "update", "-q"], timeout=DOWNLOAD_TIMEOUT, check=False)
+        await update_lists()
         found = await _look_up()
     if found is None:
         raise Unavailable(
@@ -97,6 +63,11 @@ async def _candidate(progress: Progress) -> tuple[str, str]:
             resolution="check this machine's apt sources, then run `apt-get update`",
         )
     return found
+
+
+async def update_lists() -> None:
+    """Has apt read its sources again; what it knows already stays if that fails."""
+    await run(["apt-get", "update", "-q"], timeout=DOWNLOAD_TIMEOUT, check=False)
 
 
 async def _look_up() -> tuple[str, str] | None:
@@ -117,7 +88,7 @@ async def _build(
     with tempfile.TemporaryDirectory(prefix=".new-", dir=paths.kernels) as temporary:
         work = Path(temporary)
         progress(f"fetching the guest kernel {package} {version}")
-        deb = await _download(work, package, version)
+        deb = await download(work, package, version)
         progress("unpacking the guest kernel")
         await run(["dpkg-deb", "-x", str(deb), str(work / "root")], timeout=120)
         made = files.folder(work / "made", 0o755)
@@ -130,7 +101,8 @@ async def _build(
                 raise
 
 
-async def _download(work: Path, package: str, version: str) -> Path:
+async def download(work: Path, package: str, version: str) -> Path:
+    """A package's .deb in the folder ``work``, by apt. Raises Unavailable, Failed."""
     try:
         await run(
             ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", f"{package}={version}"],
@@ -139,7 +111,7 @@ async def _download(work: Path, package: str, version: str) -> Path:
         )
     except Failed as error:
         raise Unavailable(
-            "the guest kernel cannot be fetched",
+            f"the package {package} cannot be fetched",
             details=error.details or error.brief,
             resolution=f"try `apt-get update && apt-get download {package}`",
         ) from error

@@ -12,6 +12,7 @@ AT_BOOT = (
     "virtio_console",
     "virtio_blk",
     "virtio_net",
+    "virtio_balloon",
     "crc32c_generic",
     "squashfs",
     "overlay",

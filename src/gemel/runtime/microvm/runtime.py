@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
@@ -90,7 +90,7 @@ class MicroVmRuntime:
         self._early: dict[str, list[channel.Session]] = {}
         self._left: set[channel.Session] = set()
         self.templates = Templates(paths, self._limits)
-        self._ahead: set[asyncio.Task[None]] = set()
+        self._ahead: set[asyncio.Task[Any]] = set()
         self._idle = IdleVms(paths, self._limits, self._machinery)
 
     async def prepare(self) -> None:
@@ -130,6 +130,18 @@ class MicroVmRuntime:
         if self._verdict is None or (self._verdict.done() and _failed(self._verdict)):
             self._verdict = asyncio.create_task(_examine(self._paths, tools))
         return await asyncio.shield(self._verdict)
+
+    async def new_kernel(self) -> None:
+        """Has what starts from now on look again for kernel and initrd; templates of others go."""
+        for task in filter(None, (self._tools, self._verdict)):
+            if not task.done():  # who waits for it gets its answer still
+                self._ahead.add(task)
+                task.add_done_callback(self._ahead.discard)
+        self._tools = self._verdict = None
+        kernel = (await self.tools()).kernel
+        for kind in self.templates.kinds:
+            if all(path != str(kernel.vmlinux) for path, *_ in kind.made_from):
+                self.templates.drop(kind)
 
     async def _machinery(self) -> tuple[Tools, bool]:
         return await self.tools(), (await self.verdict()).usable_kvm

@@ -13,7 +13,8 @@ from gemel.model.paths import Paths
 from gemel.runtime.microvm import artifacts
 from gemel.runtime.microvm.cmdline import measure_tsc_khz
 from gemel.runtime.microvm.initrd import ensure_initrd
-from gemel.runtime.microvm.kernel import Kernel, Progress, ensure_kernel
+from gemel.runtime.microvm.kernel import Progress, ensure_kernel
+from gemel.runtime.microvm.kernels import Kernel
 from gemel.runtime.microvm.machine import FileServer
 
 QEMU = "qemu-system-x86_64"
