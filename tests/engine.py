@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,24 @@ class EngineProcess:
             return answer.status, json.loads(raw) if raw else None
         except ValueError:
             return answer.status, raw
+
+    def answer(self, method: str, path: str, timeout: float = 120) -> tuple[int, str, bytes]:
+        """One request to the API: status, Content-Type, body."""
+        connection = _Connection(self.paths.socket, timeout)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("Content-Type", ""), answer.read()
+        finally:
+            connection.close()
+
+    @staticmethod
+    def settle(condition: Callable[[], object], complaint: str, timeout: float = 60) -> None:
+        """Waits until a condition holds."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, complaint
+            time.sleep(0.05)
 
     def ok(
         self,

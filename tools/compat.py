@@ -7,18 +7,22 @@
 What is needed is fetched into --cache. Then everything happens in network and mount
 namespaces of its own: an engine, and a registry that stands in for Docker Hub, with
 images made from busybox-static and Debian's packages under the names that the tests use.
-The result of every test goes to CACHE/SUITE.json, a summary and all failures to the output.
+They run in pieces; after each, the results go to CACHE/SUITE.json and what pytest said to
+CACHE/SUITE.log. The output has a summary and all failures.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import xml.etree.ElementTree as etree
 from collections import Counter
@@ -34,7 +38,7 @@ from tests.imagestore import free_port
 
 AIODOCKER = "aiodocker==0.27.0"
 BUSYBOX = (
-    "busybox:latest", "busybox:1.27.2", "busybox:1.31.0-uclibc", "busybox:1", "alpine:latest",
+    "busybox:latest", "busybox:1.27.0.2", "busybox:1.27.2", "busybox:1.31.0-uclibc", "busybox:1", "alpine:latest",
     "alpine:3.10", "alpine:3.10.1", "alpine:3.12", "alpine:3.18", "alpine:edge",
     "hello-world:latest", "busybox:buildroot-2014.02",
 )  # fmt: skip
@@ -47,6 +51,10 @@ Dir::Etc::SourceList "{0}/sources.list";
 Dir::Etc::SourceParts "/dev/null";
 APT::Sandbox::User "root";
 """
+
+
+#: By test: passed, failed or skipped, and the reason.
+Found = dict[str, tuple[str, str]]
 
 
 class Suite(NamedTuple):
@@ -119,6 +127,26 @@ def fetch_debian_source(cache: Path, package: str) -> None:
     sh("apt-get", "source", "-q", "--download-only", package, env=env, cwd=cache)
 
 
+def small_tar() -> bytes:
+    """The tests' busybox root with users and folders that alpine has."""
+    out = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(busybox_tar())) as old,
+        tarfile.open(fileobj=out, mode="w") as new,
+    ):
+        for entry in old:
+            data = old.extractfile(entry).read() if entry.isfile() else b""  # type: ignore[union-attr]
+            if entry.name.lstrip("./") == "etc/passwd":
+                data += b"operator:x:11:0:operator:/root:/bin/sh\n"
+                data += b"postgres:x:70:70::/var/lib/postgresql:/bin/sh\n"
+                entry.size = len(data)
+            new.addfile(entry, io.BytesIO(data))
+        folder = tarfile.TarInfo("var/opt")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        new.addfile(folder)
+    return out.getvalue()
+
+
 def debian_tar(cache: Path) -> bytes:
     """A root with Python and docker-registry, by mmdebstrap."""
     target = cache / "debian.tar"
@@ -163,7 +191,7 @@ def stand_ins(engine: EngineProcess, address: str, debian: bytes) -> None:
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     registry = '["docker-registry", "serve", "/etc/docker/registry/config.yml"]'
     for names, tar, changes in (
-        (BUSYBOX, busybox_tar(), ['CMD ["sh"]', f"ENV {path}"]),
+        (BUSYBOX, small_tar(), ['CMD ["sh"]', f"ENV {path}"]),
         (DEBIAN, debian, ['CMD ["python3"]', f"ENV {path}"]),
     ):
         for name in names:
@@ -179,9 +207,9 @@ def stand_ins(engine: EngineProcess, address: str, debian: bytes) -> None:
             engine.ok("DELETE", f"/images/{full}:{tag}")
 
 
-def results(file: Path) -> dict[str, tuple[str, str]]:
+def results(file: Path) -> Found:
     """By test: passed, failed or skipped, and the reason."""
-    found: dict[str, tuple[str, str]] = {}
+    found: Found = {}
     for case in etree.parse(file).iter("testcase"):
         name = f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"
         state, why = "passed", ""
@@ -194,25 +222,43 @@ def results(file: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
-def run(suite: Suite, engine: EngineProcess, arguments: list[str]) -> dict[str, tuple[str, str]]:
-    """Runs a suite with the engine as its Docker."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        env = {
-            **engine.env,
-            "TESTCONTAINERS_RYUK_DISABLED": "true",
-            "TESTCONTAINERS_CONNECTION_MODE": "docker_host",
-            "PYTHONPATH": str(suite.folder),
-            "COMPOSE_HTTP_TIMEOUT": "60",
-        }
-        env.pop("DOCKER_BUILDKIT", None)
-        command = [str(suite.python), "-m", "pytest", "-q", "--timeout", "120", "--tb=short"]
-        command += ["-p", "no:cacheprovider", f"--junitxml={report}", *suite.files, *arguments]
-        log = Path(engine.base) / "suite.log"
-        with log.open("wb") as out:
-            subprocess.run(command, cwd=suite.folder, env=env, stdout=out, stderr=out)
-        print(log.read_text(errors="replace")[-3000:])
-        return results(report)
+def collect(suite: Suite, env: dict[str, str], keyword: str) -> list[str]:
+    """The names of the tests, as pytest takes them."""
+    command = [suite.python, "-m", "pytest", "--collect-only", "-q", "--tb=no", "-W", "ignore"]
+    command += ["-p", "no:cacheprovider", *suite.files, *(["-k", keyword] if keyword else [])]
+    out = subprocess.run(list(map(str, command)), cwd=suite.folder, env=env, capture_output=True)
+    return [line for line in out.stdout.decode().splitlines() if re.match(r"\S+\.py::", line)]
+
+
+def run(suite: Suite, engine: EngineProcess, options: argparse.Namespace, file: Path) -> Found:
+    """Runs a suite with the engine as its Docker, in pieces; ``file`` has what is known so far."""
+    env = {
+        **engine.env,
+        "TESTCONTAINERS_RYUK_DISABLED": "true",
+        "TESTCONTAINERS_CONNECTION_MODE": "docker_host",
+        "PYTHONPATH": str(suite.folder),
+        "COMPOSE_HTTP_TIMEOUT": "60",
+    }
+    env.pop("DOCKER_BUILDKIT", None)
+    flags = [word for word in suite.files if not word.startswith("tests")]
+    names = collect(suite, env, options.k)[options.skip :]
+    found: Found = {}
+    for begin in range(0, len(names), options.piece):
+        piece = names[begin : begin + options.piece]
+        report = Path(engine.base) / "report.xml"
+        report.unlink(missing_ok=True)
+        command = [str(suite.python), "-m", "pytest", "-v", "--timeout", "120", "--tb=short"]
+        command += ["-p", "no:cacheprovider", f"--junitxml={report}", *flags]
+        with file.with_suffix(".log").open("ab") as out:
+            subprocess.run([*command, *piece], cwd=suite.folder, env=env, stdout=out, stderr=out)
+        if report.exists():
+            found |= results(report)
+        else:
+            found |= {name: ("failed", "the run of its piece broke off") for name in piece}
+        file.write_text(json.dumps(found, indent=1))
+        done = min(begin + options.piece, len(names))
+        print(f"{done}/{len(names)}: {dict(Counter(s for s, _ in found.values()))}", flush=True)
+    return found
 
 
 def main() -> None:
@@ -224,6 +270,8 @@ def main() -> None:
     parser.add_argument("--cache", default="build/compat")
     parser.add_argument("--docker-py", default="", metavar="FOLDER")
     parser.add_argument("-k", default="", help="only tests that match (as pytest's -k)")
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N")
+    parser.add_argument("--piece", type=int, default=40, metavar="N", help="tests of one pytest")
     options = parser.parse_args()
     cache = Path(options.cache).resolve()
     cache.mkdir(parents=True, exist_ok=True)
@@ -236,8 +284,7 @@ def main() -> None:
             engine.start()
             stand_ins(engine, address, debian)
             for name, suite in suites.items():
-                found = run(suite, engine, ["-k", options.k] if options.k else [])
-                (cache / f"{name}.json").write_text(json.dumps(found, indent=1))
+                found = run(suite, engine, options, cache / f"{name}.json")
                 print(f"\n{name}: {dict(Counter(state for state, _ in found.values()))}")
                 for test, (state, why) in sorted(found.items()):
                     if state == "failed":

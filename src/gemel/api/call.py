@@ -156,12 +156,17 @@ class Call:
         return response
 
     async def send_json_lines(
-        self, messages: AsyncIterator[Any], finish: Callable[[Any], Any] | None = None
+        self,
+        messages: AsyncIterator[Any],
+        finish: Callable[[Any], Any] | None = None,
+        *,
+        always: bool = False,
     ) -> web.StreamResponse:
         """Progress messages, each a line, sent at once.
 
-        An error before the first message becomes a status; one after it, the
-        last message, as in dockerd. The producer is closed when the reader goes.
+        An error before the first message becomes a status (unless ``always`` 200 is
+        wanted); one after it, the last message, as in dockerd. The producer is closed
+        when the reader goes.
         """
         response: web.StreamResponse | None = None
         self.streams()
@@ -171,8 +176,9 @@ class Call:
                     response = await self.begin(JSON)
                 await response.write(json_line(finish(message) if finish else message))
         except GemelError as error:
-            if response is None:
+            if response is None and not always:
                 raise
+            response = response or await self.begin(JSON)
             await response.write(json_line(error_line(error)))
         finally:
             await close_iterator(messages)

@@ -108,7 +108,8 @@ async def load(call: Call) -> web.StreamResponse:
     """POST /images/load"""
     tar = call.chunks()
     try:
-        return await call.send_json_lines(call.engine.images.load(tar))
+        # as dockerd: by its message only do clients know that an archive is no good
+        return await call.send_json_lines(call.engine.images.load(tar), always=True)
     finally:
         await close_iterator(tar)
 

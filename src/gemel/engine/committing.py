@@ -20,10 +20,14 @@ from gemel.host import rooted
 from gemel.image.store import LayerOf
 from gemel.model.docker import ContainerConfig
 from gemel.model.instance import InstanceSpec
+from gemel.runtime.container.bundle import INIT_TARGET
 
 CHANGED, ADDED, DELETED = 0, 1, 2
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
+
+#: What is mounted into every container; an image that lacks one gets an empty file to mount on.
+OWN_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf", INIT_TARGET)
 
 #: What of a container's configuration an image has.
 _KEPT = (
@@ -44,19 +48,31 @@ async def changes(layer: AsyncIterator[bytes], spec: InstanceSpec) -> Jsons:
 
 def _listed(file: IO[bytes], lower: Path) -> Jsons:
     found: dict[str, int] = {}
+    own = {target.lstrip("/") for target in OWN_FILES}
+    stands: set[str] = set()
     with rooted.root(lower) as root, tarfile.open(fileobj=file, mode="r:") as tar:
         for entry in tar:
             above, _, name = entry.name.rpartition("/")
             if name == _OPAQUE:
                 continue
+            if entry.name in own and entry.isfile() and not entry.size:
+                stands.update(_folders(entry.name))
+                continue  # what gemel's own mounts stand on is nobody's change
             if name.startswith(_WHITEOUT):
                 found[f"{above}/{name[len(_WHITEOUT) :]}".lstrip("/")] = DELETED
             else:
                 found[entry.name] = CHANGED if _exists(root, entry.name) else ADDED
-            while above and above not in found:  # a folder changes with what is in it
-                found[above] = CHANGED
-                above = above.rpartition("/")[0]
+            for folder in _folders(entry.name):  # a folder changes with what is in it
+                found.setdefault(folder, CHANGED)
+    for folder in sorted(stands, reverse=True):
+        if not any(path.startswith(f"{folder}/") for path in found):
+            found.pop(folder, None)
     return [{"Path": f"/{path}", "Kind": kind} for path, kind in sorted(found.items())]
+
+
+def _folders(path: str) -> list[str]:
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
 def _exists(root: int, path: str) -> bool:
@@ -94,6 +110,7 @@ async def commit(
 def _config(one: Container, on_build: list[str] | None) -> Json:
     shown: Json = msgspec.to_builtins(one.request)
     kept = {key: shown[key] for key in _KEPT if shown.get(key)}
+    kept["Env"] = [item for item in kept.get("Env") or [] if "=" in item]
     return kept | ({"OnBuild": on_build} if on_build else {})
 
 

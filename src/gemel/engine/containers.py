@@ -233,6 +233,7 @@ class Containers:
         filters.known(wanted, {"label", "label!", "until"})
         until = _until(wanted)
         deleted = []
+        freed = 0
         for one in list(self.core.containers.values()):
             have = one.request.labels or {}
             if one.state.running or one.state.status in ("restarting", "removing"):
@@ -243,9 +244,11 @@ class Containers:
                 continue
             if until and parse_stamp(one.created) >= until:
                 continue
+            written = (await sizes(self.core, one))["SizeRw"]
             await self.lifecycle.remove(one, force=False, volumes=False)
+            freed += written
             deleted.append(one.id)
-        return {"ContainersDeleted": deleted or None, "SpaceReclaimed": 0}
+        return {"ContainersDeleted": deleted or None, "SpaceReclaimed": freed}
 
     # --- files ----------------------------------------------------------------------
 
@@ -296,7 +299,12 @@ class Containers:
         pause = wanted.pause and one.state.status == "running"
         pause = pause and runtime.capabilities.pause and runtime.capabilities.shares_kernel
         if pause:
-            await self.lifecycle.pause(one)
+            try:
+                await self.lifecycle.pause(one)
+            except GemelError:
+                if not await self._ends(one):
+                    raise
+                pause = False
         try:
             tar = runtime.read_changes(full, one.state.running)
             image = await committing.commit(self.core, one, tar, wanted)
@@ -306,6 +314,13 @@ class Containers:
                     await self.lifecycle.unpause(one)
         self.core.emit(one, "commit", comment=wanted.comment, imageID=image, imageRef=wanted.ref)
         return {"Id": image}
+
+    async def _ends(self, one: Container) -> bool:
+        """Whether an instance that could not be paused has ended meanwhile, or is about to."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await (await self.waiter(one.id))
+        return not one.state.running
 
     def _running(self, ref: str) -> Container:
         one = self.core.container(ref)

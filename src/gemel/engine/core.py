@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gemel.engine.events import Events
-from gemel.engine.records import Container, Volume
+from gemel.engine.records import Container, EndpointRecord, Volume
 from gemel.engine.state import Store
 from gemel.errors import Conflict, GemelError, NotFound
 from gemel.image.store import ImageStore
@@ -250,9 +250,20 @@ class Core:
                         names=tuple(dict.fromkeys(names)),
                         ready=ready,
                         dns=tuple(host.dns or []) if host else (),
+                        links=self._links(end),
                     )
                 )
         return result
+
+    def _links(self, end: EndpointRecord) -> tuple[tuple[str, str], ...]:
+        """``other:alias`` of a place on a network as (alias, the other's name)."""
+        found = []
+        for link in end.settings.links or []:
+            ref, _, alias = link.partition(":")
+            with contextlib.suppress(NotFound, Conflict):
+                other = self.container(ref).name
+                found.append((alias.rpartition("/")[2] or other, other))
+        return tuple(found)
 
     def published(self) -> list[PublishedPort]:
         """Every running container's published ports."""

@@ -19,7 +19,7 @@ from gemel.engine.core import Core
 from gemel.engine.lifecycle import Lifecycle
 from gemel.engine.ports import hand_over
 from gemel.engine.records import Container
-from gemel.errors import Failed
+from gemel.errors import Conflict
 from gemel.host import netstat
 
 #: Seconds in which whoever has just been told an old address has made his connection.
@@ -45,14 +45,14 @@ class Handover:
     async def admit(self, one: Container, old: Container | None, seconds: float) -> None:
         """Waits until it is ready, and lets it take over from ``old``.
 
-        Raises Failed if it is not ready within ``seconds``, Conflict if a port that only it
+        Raises Conflict if it is not ready within ``seconds``, Conflict if a port that only it
         publishes is taken; nothing has moved then.
         """
         core = self.core
         await self._ready(one, old, seconds)
         async with core.locked(one):
             if not one.state.running:
-                raise Failed(f"container {one.name} has ended: {one.state.exit_code}")
+                raise Conflict(f"container {one.name} has ended: {one.state.exit_code}")
             if one.state.held:
                 await hand_over(core, one, old)
             one.state.held = False
@@ -99,9 +99,9 @@ class Handover:
             while one.state.health != "healthy":
                 self._alive(one)
                 if one.state.health == "unhealthy":
-                    raise Failed(f"container {one.name} is unhealthy", details=_last(one))
+                    raise Conflict(f"container {one.name} is unhealthy", details=_last(one))
                 if time.monotonic() > deadline:
-                    raise Failed(
+                    raise Conflict(
                         f"container {one.name} is not healthy after {seconds:g} s",
                         details=_last(one),
                     )
@@ -119,7 +119,7 @@ class Handover:
     async def _listening(
         self, one: Container, ports: set[int], deadline: float, *, must: bool
     ) -> None:
-        """Waits until all ports accept connections. Raises Failed if they must and do not."""
+        """Waits until all ports accept connections. Raises Conflict if they must and do not."""
         address = self.core.address(one)
         left = set(ports) if address else set()
         while left:
@@ -130,7 +130,7 @@ class Handover:
             if left and time.monotonic() > deadline:
                 if not must:
                     return
-                raise Failed(
+                raise Conflict(
                     f"container {one.name} does not accept connections",
                     details=f"nothing listens on port {', '.join(map(str, sorted(left)))}",
                     resolution="give the service a health check, so that it is known when"
@@ -141,7 +141,7 @@ class Handover:
 
     def _alive(self, one: Container) -> None:
         if one.id not in self.core.containers or not one.state.running:
-            raise Failed(
+            raise Conflict(
                 f"container {one.name} exited ({one.state.exit_code})", details=one.state.error
             )
 

@@ -102,7 +102,7 @@ async def probe(core: Core, one: Container, check: HealthConfig) -> tuple[int, s
         return await _from_outside(core, one, check.test, seconds)
     process = Process(
         argv=program(one, check),
-        env=tuple(one.request.env or []),
+        env=tuple(item for item in one.request.env or [] if "=" in item),
         cwd=one.request.working_dir or "/",
         user=one.request.user,
     )

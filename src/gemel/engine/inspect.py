@@ -89,7 +89,7 @@ def endpoint(core: Core, one: Container, end: EndpointRecord) -> Json:
     running = one.state.running
     shown: Json = msgspec.to_builtins(end.settings)
     return shown | {
-        "MacAddress": end.mac if running else "",
+        "MacAddress": end.mac if running else end.settings.mac_address,
         "NetworkID": end.network_id,
         "EndpointID": end.endpoint_id if running else "",
         "Gateway": network.gateway if network and running and end.address else "",
@@ -188,12 +188,12 @@ def full(core: Core, one: Container) -> Json:
     if request.healthcheck is None:
         config.pop("Healthcheck", None)
     host: Json = msgspec.to_builtins(request.host_config or HostConfig())
-    host["Runtime"] = one.runtime.value
+    host["Runtime"] = host["Runtime"] or one.runtime.value
     host.setdefault("RestartPolicy", {"Name": "no", "MaximumRetryCount": 0})
     if host["RestartPolicy"] is None:
         host["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": 0}
-    if host["LogConfig"] is None:
-        host["LogConfig"] = {"Type": "json-file", "Config": {}}
+    log = host["LogConfig"] or {}
+    host["LogConfig"] = {"Type": log.get("Type") or "json-file", "Config": log.get("Config") or {}}
     networks = {e.network_name: endpoint(core, one, e) for e in one.endpoints}
     first = next(iter(networks.values()), {})
     folder = core.paths.instance(one.id)

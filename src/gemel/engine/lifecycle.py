@@ -121,7 +121,6 @@ class Lifecycle:
             one.state.started_at = now()
             one.state.exit_code = 0
             one.state.oom = False
-            one.state.finished_at = "0001-01-01T00:00:00Z"
             live.started = time.monotonic()
             live.settled.clear()
             live.begun.set()

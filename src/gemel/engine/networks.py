@@ -14,7 +14,7 @@ from gemel.model.docker import EndpointSettings, NetworkCreate
 from gemel.model.network import NetworkInfo
 
 PREDEFINED = ("host", "none")
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+_NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_. -]*[a-zA-Z0-9_.-])?\Z")
 
 
 Names = list[str]

@@ -96,14 +96,17 @@ def _words(value: list[str] | str | None) -> list[str] | None:
     return value
 
 
-def merge_env(base: Iterable[str], own: Iterable[str]) -> list[str]:
-    """Own values win; ``KEY`` without a value removes it (as dockerd does)."""
+def merge_env(base: Iterable[str], own: Iterable[str], keep: bool = False) -> list[str]:
+    """Own values win; ``KEY`` without a value removes it (as dockerd does).
+
+    keep: ``KEY`` itself stays in the list, which is shown so; no program gets it.
+    """
     values: dict[str, str | None] = {}
     for item in [*base, *own]:
         key, separator, _ = item.partition("=")
         if not key:
             raise InvalidInput(f"invalid environment variable: {item}")
-        values[key] = item if separator else None
+        values[key] = item if separator or keep else None
     return [item for item in values.values() if item is not None]
 
 
@@ -121,7 +124,7 @@ def effective(request: CreateRequest, image: Image) -> CreateRequest:
             "no command specified",
             details=f"the image {request.image} names no command either",
         )
-    env = merge_env(config.env or [], request.env or [])
+    env = merge_env(config.env or [], request.env or [], keep=True)
     if not any(item.startswith("PATH=") for item in env):
         env.insert(0, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     return msgspec.structs.replace(
@@ -429,6 +432,14 @@ def check_restart(host: HostConfig) -> None:
         raise InvalidInput("can't create 'AutoRemove' container with restart policy")
 
 
+_SHARED = {"shared", "rshared", "slave", "rslave"}
+#: Names of Docker's own logging drivers.
+LOG_DRIVERS = frozenset(
+    ["", "json-file", "local", "none", "journald", "k8s-file", "syslog", "gelf", "fluentd"]
+    + ["awslogs", "gcplogs", "splunk", "etwlogs", "logentries"]
+)
+
+
 def refused(request: CreateRequest) -> list[str]:
     """Raises Unsupported for what would change behaviour; gives warnings for what is harmless."""
     host = request.host_config or HostConfig()
@@ -443,9 +454,14 @@ def refused(request: CreateRequest) -> list[str]:
         raise Unsupported("device requests (GPUs) are not supported")
     if host.device_cgroup_rules:
         raise Unsupported("DeviceCgroupRules are not supported", resolution="name the Devices")
-    if host.volume_driver not in ("", "local"):
+    made = any(point.kind == "volume" for point in mounts(request, ()))
+    if made and host.volume_driver not in ("", "local"):
         raise Unsupported(f"volume driver {host.volume_driver!r} is not supported")
+    if any(_SHARED & set(text.split(":")[-1].split(",")) for text in host.binds or []):
+        warnings.append("binds are private: mounts of a container do not reach the host")
     log: Any = host.log_config
+    if log and log.type not in LOG_DRIVERS:
+        raise InvalidInput(f"logger: no log driver named '{log.type}' is registered")
     if log and log.type not in ("", "json-file", "local", "none", "journald", "k8s-file"):
         raise Unsupported(
             f"logging driver {log.type!r} is not supported",

@@ -188,9 +188,10 @@ def process(one: Container, size: tuple[int, int] | None = None) -> Process:
     """The first process of a container."""
     request = one.request
     host = request.host_config or HostConfig()
-    env = [f"HOSTNAME={hostname(one)}", *(request.env or [])]
-    if any(item.startswith("HOSTNAME=") for item in request.env or []):
-        env = list(request.env or [])
+    own = [item for item in request.env or [] if "=" in item]
+    env = [f"HOSTNAME={hostname(one)}", *own]
+    if any(item.startswith("HOSTNAME=") for item in own):
+        env = own
     if request.tty and not any(item.startswith("TERM=") for item in env):
         env.append("TERM=xterm")
     return Process(

@@ -30,7 +30,7 @@ async def verify(core: Core, credentials: Mapping[str, Any]) -> None:
     name = Reference(registry_of(str(credentials.get("serveraddress") or "")), "login")
     reference.parse(f"{name.domain}/login")
     user, password = str(credentials.get("username") or ""), str(credentials.get("password") or "")
-    if not user and not password:
+    if not (user and password):
         raise InvalidInput("username and password are missing")
     if any(ord(letter) < 32 for letter in user + password):
         raise InvalidInput("username and password hold no control characters")

