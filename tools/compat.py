@@ -38,7 +38,8 @@ from tests.imagestore import free_port
 
 AIODOCKER = "aiodocker==0.27.0"
 BUSYBOX = (
-    "busybox:latest", "busybox:1.27.0.2", "busybox:1.27.2", "busybox:1.31.0-uclibc", "busybox:1", "alpine:latest",
+    "busybox:latest", "busybox:1.27.0.2", "busybox:1.27.2", "busybox:1.31.0-uclibc", "busybox:1",
+    "alpine:latest",
     "alpine:3.10", "alpine:3.10.1", "alpine:3.12", "alpine:3.18", "alpine:edge",
     "hello-world:latest", "busybox:buildroot-2014.02",
 )  # fmt: skip
@@ -254,7 +255,7 @@ def run(suite: Suite, engine: EngineProcess, options: argparse.Namespace, file: 
         if report.exists():
             found |= results(report)
         else:
-            found |= {name: ("failed", "the run of its piece broke off") for name in piece}
+            found |= dict.fromkeys(piece, ("failed", "the run of its piece broke off"))
         file.write_text(json.dumps(found, indent=1))
         done = min(begin + options.piece, len(names))
         print(f"{done}/{len(names)}: {dict(Counter(s for s, _ in found.values()))}", flush=True)
