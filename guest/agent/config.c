@@ -16,6 +16,8 @@
 #include "boot.h"
 #include "net.h"
 
+#define PLATFORM "/sys/bus/platform"
+
 struct config config = {.shm = 64 << 20};
 
 static bool why(char *error, size_t size, const char *what, const char *which)
@@ -102,6 +104,41 @@ static bool set_nic(const struct record *record, char *error, size_t size)
 	free(address);
 	free(gateway);
 	return done;
+}
+
+/* Whether this is the platform device of the slot, with nobody who drives it. */
+static bool is_free_slot(const char *name, uint64_t slot)
+{
+	char path[400], text[32];
+
+	if (strncmp(name, "LNRO0005:", 9) != 0)
+		return false;
+	snprintf(path, sizeof path, PLATFORM "/devices/%s/driver", name);
+	if (access(path, F_OK) == 0)
+		return false;
+	snprintf(path, sizeof path, PLATFORM "/devices/%s/firmware_node/uid", name);
+	return get_file(path, text, sizeof text) > 0 && strtoull(text, NULL, 10) == slot;
+}
+
+/* Has the kernel look again at a virtio slot that was empty when the guest booted. What is driven
+ * already (a guest that was booted with it) is fine. */
+static bool look_at_slot(const struct record *record)
+{
+	struct dirent *entry;
+	uint64_t slot;
+	DIR *folder;
+
+	if (!record_number(record, 1, 255, &slot))
+		return false;
+	folder = opendir(PLATFORM "/devices");
+	while (folder && (entry = readdir(folder)))
+		if (is_free_slot(entry->d_name, slot)) {
+			put_file(PLATFORM "/drivers/virtio-mmio/bind", entry->d_name);
+			break;
+		}
+	if (folder)
+		closedir(folder);
+	return true; /* who needs what is there says so */
 }
 
 /* The /dev path of `serial:NAME`, once it is there; others are copied. */
@@ -370,6 +407,8 @@ static bool apply_once(const struct record *record, char *error, size_t size)
 		return mount_root(record, error, size);
 	if (record_is(record, "layer", 1))
 		return mount_layer(record, error, size);
+	if (record_is(record, "slot", 1))
+		return look_at_slot(record);
 	if (record_is(record, "tmpfs", 1))
 		return mount_memory_layer(record, error, size);
 	if (record_is(record, "readonly-root", 0))

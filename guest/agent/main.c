@@ -166,6 +166,10 @@ static void take_control(const struct frame *frame)
 		link_send(host, SESSION_CONTROL, G_PONG, 0, frame->payload,
 			  frame->length > PING_MAX ? PING_MAX : frame->length);
 		break;
+	case H_PREPARE:
+		/* clones of this guest may have shares, whatever it has itself */
+		load_modules("virtiofs");
+		break;
 	case H_USAGE:
 		answer_usage();
 		break;

@@ -34,6 +34,7 @@ enum host_frame {
 	H_THAW = 13,
 	H_CLOSE = 14,
 	H_PROCESSES = 15,
+	H_PREPARE = 16,
 };
 
 enum guest_frame {

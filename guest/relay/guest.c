@@ -319,6 +319,7 @@ static void control_frame(struct relay *r, const struct frame *f)
             return;
         }
         if (r->launch.template) {
+            guest_send(r, 0, H_PREPARE, 0, NULL, 0);
             guest_send(r, 0, H_PING, 0, NULL, 0); /* answered, nothing of the guest is under way */
             return;
         }

@@ -162,6 +162,8 @@ static bool take(struct launch *l, const struct record *r)
     } else if (!strcmp(key, "run") && r->count > 1 && !l->argv) {
         l->argv = copy_args(r, 1);
         return l->argv != NULL;
+    } else if (!strcmp(key, "plug") && r->count == 2) {
+        l->plug = r->text[1];
     } else if (!strcmp(key, "clone-run") && r->count > 1 && !l->clone_argv) {
         l->clone_argv = copy_args(r, 1);
         l->cloning = true;
@@ -194,5 +196,7 @@ const char *launch_read(struct launch *launch, int fd)
         return "what to run lacks a folder, a log, a program, a start or a channel";
     if ((launch->template || launch->cloning) && (launch->memory_fd < 3 || launch->qmp_fd < 3))
         return "what to run lacks a template's memory or control channel";
+    if (launch->cloning && launch->n_shares && !launch->plug)
+        return "what to run lacks how a clone gets its shares";
     return NULL;
 }

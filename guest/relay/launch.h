@@ -47,6 +47,7 @@ struct launch {
     struct bind binds[MAX_BINDS];
     char **argv; /* QEMU and its arguments, ended by NULL */
     char **clone_argv; /* the same for a clone of a template, or NULL */
+    const char *plug;  /* QMP commands that give a clone its shares, or NULL */
 };
 
 /* Reads records from fd to its end. NULL, or what is wrong. */

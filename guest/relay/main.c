@@ -280,8 +280,11 @@ static bool boot_cold(struct relay *r)
 {
     if (!r->fell_back || !r->launch.cloning || r->ready < 0)
         return false;
+    if (r->errors >= 0)
+        vm_hear_errors(r);
     if (r->guest_log >= 0)
-        dprintf(r->guest_log, "relay: the clone failed, boots cold: %s\n", r->because);
+        dprintf(r->guest_log, "relay: the clone failed, boots cold: %s%s%s\n", r->because,
+                *r->error_tail ? "; the VMM said: " : "", r->error_tail);
     vm_end(r);
     r->launch.cloning = false;
     r->attempts = 0;

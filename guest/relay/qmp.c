@@ -74,6 +74,17 @@ bool qmp_restore(struct relay *r)
     return hand_over(r, restoring, sizeof restoring - 1, O_RDONLY);
 }
 
+/* All at once; the answer to the last tells that all is done, any error ends the attempt. */
+static void plug(struct relay *r)
+{
+    static const char done[] = "{\"execute\":\"query-name\",\"id\":\"plugged\"}\n";
+    size_t n = strlen(r->launch.plug);
+    r->plugging = true;
+    if (send(r->qmp, r->launch.plug, n, MSG_NOSIGNAL) != (ssize_t)n ||
+        send(r->qmp, done, sizeof done - 1, MSG_NOSIGNAL) != (ssize_t)(sizeof done - 1))
+        relay_fail(r, "failed", "cannot command the VMM: %s", strerror(errno));
+}
+
 static void take_line(struct relay *r, const char *line)
 {
     bool told = strstr(line, "\"MIGRATION\"") != NULL;
@@ -82,6 +93,10 @@ static void take_line(struct relay *r, const char *line)
     } else if (told && strstr(line, "\"completed\"") && r->launch.template && r->saving) {
         snprintf(r->last_words, sizeof r->last_words, "started %d\n", (int)r->vmm);
         r->state = DONE;
+    } else if (told && strstr(line, "\"completed\"") && r->launch.plug && !r->plugging) {
+        plug(r);
+    } else if (r->plugging && strstr(line, "\"id\": \"plugged\"")) {
+        guest_send(r, 0, H_PING, 0, NULL, 0); /* the agent has greeted the template's relay */
     }
 }
 

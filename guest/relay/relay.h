@@ -58,6 +58,7 @@ struct relay {
     char qmp_line[8192];
     size_t qmp_used;
     bool saving;      /* of a template: its state is being written */
+    bool plugging;    /* of a clone: it runs, and gets its shares */
     bool fell_back;   /* the clone did not come up: a cold boot is due, or done */
     char because[400]; /* why */
     struct queue from_guest, to_guest;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "memory.h"
 #include "relay.h"
 
 struct opened {
@@ -119,11 +120,14 @@ static bool start_shares(struct relay *r, struct opened *o, int error_fd)
     return true;
 }
 
-/* What templates and clones have besides: the memory's file and the control channel. */
+/* What templates and clones have besides: the memory's file and the control channel. File servers
+ * map the guest's memory too, so a clone with shares has a copy of the template's for its own. */
 static bool open_control(struct relay *r, struct opened *o)
 {
     int pair[2];
-    int memory = fcntl(r->launch.memory_from, F_DUPFD_CLOEXEC, 3);
+    int memory = r->launch.cloning && r->launch.n_shares
+                     ? memory_copy(r->launch.memory_from)
+                     : fcntl(r->launch.memory_from, F_DUPFD_CLOEXEC, 3);
     if (memory < 0) {
         relay_fail(r, "failed", "the template's memory is not there: %s", strerror(errno));
         return false;
@@ -164,8 +168,8 @@ static void launch_with(struct relay *r, struct opened *o, int error_fd)
     r->deadline = now_ms() + (r->launch.cloning ? r->launch.clone_ms : r->launch.boot_ms);
     r->launched_at = now_ms();
     r->attempts++;
-    if (r->launch.cloning && qmp_restore(r)) /* the agent has greeted the template's relay */
-        guest_send(r, 0, H_PING, 0, NULL, 0);
+    if (r->launch.cloning && qmp_restore(r) && !r->launch.plug)
+        guest_send(r, 0, H_PING, 0, NULL, 0); /* the agent has greeted the template's relay */
 }
 
 void vm_launch(struct relay *r)
@@ -283,7 +287,7 @@ void vm_end(struct relay *r)
         close(r->errors);
     r->agent = r->errors = -1;
     qmp_close(r);
-    r->saving = false;
+    r->saving = r->plugging = false;
     queue_take(&r->from_guest, queue_used(&r->from_guest));
     queue_take(&r->to_guest, queue_used(&r->to_guest));
 }

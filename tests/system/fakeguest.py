@@ -80,6 +80,17 @@ def commanded():
     return control, fds[0]
 
 
+def plug(control, mode):
+    """A clone that runs is given devices before the agent is asked."""
+    control.sendall(b'{"event": "MIGRATION", "data": {"status": "completed"}}\n')
+    told = b""
+    while b'"plugged"' not in told:
+        told += control.recv(65536)
+    assert told.startswith(b"plug this\n"), told
+    bad = mode == "unplugged"
+    control.sendall(b'{"error": {}}\n' if bad else b'{"return": {}, "id": "plugged"}\n')
+
+
 def clone(mode):
     """A clone of a template, started to wait for its state."""
     control, _ = commanded()
@@ -91,6 +102,8 @@ def clone(mode):
         answer = b'{"error": {"desc": "no"}}\n' if mode == "refused" else b"x" * 100000
         control.sendall(answer)
         time.sleep(600)
+    if mode in ("plugged", "unplugged"):
+        plug(control, mode)
     until(PING)
     if mode == "greets":
         send(frame(0, HELLO, struct.pack("<I", 1)))

@@ -303,6 +303,8 @@ async def test_clients_that_break_rules_are_dropped(fake: Fake) -> None:
     ("mode", "why"),
     [
         ("good", ""),
+        ("plugged", ""),
+        ("unplugged", "refuses"),
         ("mute", "did not answer"),
         ("dies", "ended by itself"),
         ("refused", "refuses"),
@@ -321,6 +323,8 @@ async def test_a_clone_that_fails_is_booted_cold(fake: Fake, mode: str, why: str
         ("clone-ms", "1500"),
         ("clone-run", "/usr/bin/python3", "-I", "-S", "/guest.py", "clone", mode),
     )
+    if "plugged" in mode:
+        extra += (("plug", "plug this\n"),)
     try:
         answer = await fake.start("echo", extra=extra, passed=files)
     finally:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from gemel.errors import InvalidInput
+from gemel.runtime.microvm import slots
 from gemel.runtime.microvm.machine import (
     MIB,
     OVERHEAD,
@@ -20,8 +22,10 @@ from gemel.runtime.microvm.machine import (
     file_server_arguments,
     guest_cpus,
     guest_memory,
+    plug_commands,
     qemu_arguments,
     relay_records,
+    why_no_clone,
 )
 
 PLAIN = Machine(
@@ -88,6 +92,49 @@ def test_templates_and_clones_differ_in_their_memory_alone() -> None:
     assert restored[-2:] == ["-incoming", "defer"]
     assert [word.replace("share=off", "share=on") for word in restored[:-2]] == saved
     assert "share=off" in " ".join(restored)
+
+
+def test_a_clone_gets_its_shares_when_it_runs() -> None:
+    saved = " ".join(qemu_arguments(PLAIN, snapshot="save"))
+    restored = " ".join(qemu_arguments(SHARING, snapshot="restore"))
+    assert "vhost-user-fs" not in restored
+    # the file servers map its memory too
+    assert "mem-path=/proc/self/fd/12,share=on" in restored
+    # what the template has comes first and is the same
+    devices = saved[saved.index("-add-fd") : saved.index("-device virtio-serial")]
+    assert devices in restored
+    commands = [json.loads(line) for line in plug_commands(SHARING)]
+    added = [c["arguments"] for c in commands if c["execute"] == "device_add"]
+    assert [(one["bus"], one["chardev"], one["tag"]) for one in added] == [
+        ("virtio-mmio-bus.1", "share0", "share0"),
+        ("virtio-mmio-bus.2", "share1", "share1"),
+    ]
+    handlers = [c["arguments"]["path"] for c in commands if c["execute"] == "qom-set"]
+    assert handlers == ["virtio-mmio-bus.1", "virtio-mmio-bus.2"]
+
+
+@pytest.mark.parametrize(
+    ("shares", "nics", "word"), [(0, 21, ""), (12, 8, ""), (13, 0, "more than 12"), (1, 20, "room")]
+)
+def test_which_machines_can_be_clones(shares: int, nics: int, word: str) -> None:
+    machine = msgspec.structs.replace(
+        PLAIN,
+        shares=tuple(Share(f"share{n}", Path("/x")) for n in range(shares)),
+        nics=tuple(Nic(f"t{n}", "02:00:00:00:00:05") for n in range(nics)),
+    )
+    reason = why_no_clone(machine)
+    assert (reason is None) if not word else word in str(reason)
+
+
+def test_the_table_of_the_spare_slots() -> None:
+    table = slots.table()
+    assert table[:4] == b"SSDT"
+    assert int.from_bytes(table[4:8], "little") == len(table)
+    assert sum(table) % 256 == 0
+    assert table.count(b"LNRO0005\0") == slots.SPARE
+    # a window of memory and an interrupt for each
+    assert table.count(b"\x86\x09\x00\x01" + (0xFEB00200).to_bytes(4, "little")) == 1
+    assert b"\x89\x06\x00\x01\x01\x19\0\0\0" in table
 
 
 def test_orders() -> None:

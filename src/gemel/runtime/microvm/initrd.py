@@ -18,7 +18,7 @@ from gemel.errors import Failed, Unavailable
 from gemel.host import files
 from gemel.host.run import find
 from gemel.model.paths import Paths
-from gemel.runtime.microvm import modules
+from gemel.runtime.microvm import modules, slots
 from gemel.runtime.microvm.kernels import Kernel
 
 #: Folders that the agent mounts on.
@@ -76,6 +76,7 @@ def contents(agent: bytes, busybox: bytes, rows: list[tuple[str, str, bytes]]) -
     """What an initrd holds. rows: the modules, as ``modules.plan`` has them."""
     listed = "".join(f"{name} {kind}".strip() + "\n" for name, kind, _ in rows)
     return [
+        plain(slots.PATH, slots.table()),
         *(folder(name) for name in FOLDERS),
         # the kernel opens it for the agent's first three descriptors
         Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),

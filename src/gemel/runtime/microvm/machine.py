@@ -3,11 +3,13 @@
 Nothing that names an instance is in QEMU's arguments: disks, taps, file servers
 and the agent's channel are descriptors with fixed numbers, kernel and initrd have
 fixed names in the jail. So a template's arguments are those of its clones. The
-order of devices is fixed too: disks (vda, vdb), then interfaces, then shares.
+order of devices is fixed too: disks (vda, vdb), then interfaces, then shares,
+which a clone gets once it runs.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import msgspec
 
 from gemel.errors import InvalidInput
 from gemel.runtime.microvm.protocol import PORT_NAME, Record
+from gemel.runtime.microvm.slots import FIRST, SLOTS, SPARE
 
 AGENT_FD = 3
 FIRST_DISK_FD = 4
@@ -23,13 +26,12 @@ MEMORY_FD = 12
 QMP_FD = 13
 FIRST_TAP_FD = 16
 FIRST_SHARE_FD = 64
-#: Slots for virtio devices that the microvm machine has with its second I/O APIC (acpi=on).
-SLOTS = 24
 MIB = 1 << 20
 #: What the guest's kernel, its initrd and the agent take, beside what the service may have.
 OVERHEAD = 80 * MIB
 DEFAULT_MEMORY = 256 * MIB
 DEFAULT_MEMORY_KVM = 512 * MIB
+_PLUG = "plug"
 
 
 class Disk(msgspec.Struct, frozen=True):
@@ -127,6 +129,16 @@ def check(machine: Machine) -> None:
         )
 
 
+def why_no_clone(machine: Machine) -> str | None:
+    """Why this machine cannot be a clone, if its shares have no room in the spare slots."""
+    shares, others = len(machine.shares), len(machine.disks) + len(machine.nics) + 1
+    if shares > SPARE:
+        return f"it has more than {SPARE} bind mounts and volumes"
+    if shares and FIRST + shares + others > SLOTS:
+        return "its networks leave no room to plug in bind mounts and volumes"
+    return None
+
+
 def qemu_arguments(machine: Machine, *, snapshot: str = "") -> list[str]:
     """QEMU and its arguments, with the descriptors' fixed numbers.
 
@@ -143,7 +155,7 @@ def qemu_arguments(machine: Machine, *, snapshot: str = "") -> list[str]:
         *("-smp", str(machine.cpus), *_memory(machine, snapshot)),
         *("-kernel", "/kernel", "-initrd", "/initrd", "-append", machine.command_line),
         *("-global", "virtio-mmio.force-legacy=false"),
-        *_devices(machine),
+        *_devices(machine, plugged=snapshot == "restore"),
         *_control(snapshot),
     ]
 
@@ -151,8 +163,10 @@ def qemu_arguments(machine: Machine, *, snapshot: str = "") -> list[str]:
 def _memory(machine: Machine, snapshot: str) -> Iterator[str]:
     size = f"{machine.memory // MIB}M"
     yield from ("-m", size)
-    if snapshot:  # clones map the template's memory, each with its own changes
-        share = "on" if snapshot == "save" else "off"
+    if snapshot:
+        # clones map the template's memory, each with its own changes; with file servers,
+        # which must map it as well, the relay hands a copy over
+        share = "on" if snapshot == "save" or machine.shares else "off"
         path = f"/proc/self/fd/{MEMORY_FD}"
         yield "-object"
         yield f"memory-backend-file,id=ram,size={size},mem-path={path},share={share}"
@@ -169,7 +183,8 @@ def _control(snapshot: str) -> Iterator[str]:
         yield from ("-incoming", "defer")
 
 
-def _devices(machine: Machine) -> Iterator[str]:
+def _devices(machine: Machine, *, plugged: bool) -> Iterator[str]:
+    """plugged: the shares come later, by ``plug_commands``."""
     for number, disk in enumerate(machine.disks):
         readonly = "off" if disk.writable else "on"
         discard = "unmap" if disk.writable else "ignore"
@@ -185,9 +200,27 @@ def _devices(machine: Machine) -> Iterator[str]:
         yield from ("-device", f"virtio-net-device,netdev=net{number},mac={nic.mac}")
     for number, share in enumerate(machine.shares):
         yield from ("-chardev", f"socket,id=share{number},fd={FIRST_SHARE_FD + number}")
-        yield from ("-device", f"vhost-user-fs-device,chardev=share{number},tag={share.tag}")
+        if not plugged:
+            yield from ("-device", f"vhost-user-fs-device,chardev=share{number},tag={share.tag}")
+    if plugged and machine.shares:  # of the guest's, nobody has told it of this one
+        yield from ("-device", f"virtio-scsi-device,id={_PLUG},bus=virtio-mmio-bus.0")
     yield from ("-device", "virtio-serial-device", "-chardev", f"socket,id=agent,fd={AGENT_FD}")
     yield from ("-device", f"virtserialport,chardev=agent,name={PORT_NAME}")
+
+
+def plug_commands(machine: Machine) -> Iterator[str]:
+    """QMP commands that put the shares into a running clone's spare slots, one a line.
+
+    A virtio-mmio slot takes no device while the VM runs unless it has someone who is asked
+    about it; a SCSI bus is one who agrees to everything.
+    """
+    for number, share in enumerate(machine.shares):
+        bus = f"virtio-mmio-bus.{FIRST + number}"
+        handler = {"path": bus, "property": "hotplug-handler", "value": f"{_PLUG}.0"}
+        device = {"driver": "vhost-user-fs-device", "id": share.tag, "bus": bus}
+        device |= {"chardev": f"share{number}", "tag": share.tag}
+        yield json.dumps({"execute": "qom-set", "arguments": handler})
+        yield json.dumps({"execute": "device_add", "arguments": device})
 
 
 def file_server_arguments(server: FileServer, folder: Path) -> list[str]:
@@ -275,6 +308,8 @@ def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
     yield ("run", *qemu_arguments(machine))
     if job.guest is not None:
         yield ("clone-run", *qemu_arguments(machine, snapshot="restore"))
+        if machine.shares:
+            yield ("plug", "".join(f"{line}\n" for line in plug_commands(machine)))
 
 
 def _share_records(machine: Machine, job: Job) -> Iterator[Record]:

@@ -62,6 +62,7 @@ class ToGuest(enum.IntEnum):
     THAW = 13
     CLOSE = 14
     PROCESSES = 15
+    PREPARE = 16
 
 
 class FromGuest(enum.IntEnum):

@@ -43,7 +43,7 @@ from gemel.runtime.microvm import (
     setup,
 )
 from gemel.runtime.microvm.idle import IdleVms
-from gemel.runtime.microvm.machine import Guest, Limits, Machine
+from gemel.runtime.microvm.machine import Guest, Limits, Machine, why_no_clone
 from gemel.runtime.microvm.protocol import (
     CONTROL,
     FIRST_EXEC,
@@ -165,7 +165,7 @@ class MicroVmRuntime:
         with contextlib.suppress(GemelError, OSError):
             tools, kvm = await self._machinery()
             machine = await build.machine(self._paths, tools, kvm, spec)
-            if not machine.shares:
+            if why_no_clone(machine) is None:
                 kind = await asyncio.to_thread(kind_of, tools, machine)
                 self.templates.prepare(tools, machine, kind)
 
@@ -175,9 +175,7 @@ class MicroVmRuntime:
     ) -> AsyncIterator[tuple[Kind, Guest | None, str]]:
         """What to clone while the block runs, or None and why the VM boots cold."""
         kind = await asyncio.to_thread(kind_of, tools, machine)
-        reason = _why_cold(spec)
-        if machine.shares:
-            reason = "it has bind mounts or volumes, whose file servers cannot be cloned"
+        reason = _why_cold(spec) or why_no_clone(machine)
         if reason is not None:
             yield kind, None, reason
             return

@@ -23,6 +23,7 @@ from gemel.runtime.microvm.protocol import (
     encode_records,
     message,
 )
+from gemel.runtime.microvm.slots import FIRST, SPARE
 
 ROOT_SERIAL = "root"
 LAYER_SERIAL = "layer"
@@ -67,6 +68,8 @@ def config_records(
     if spec.security.readonly_rootfs:
         yield ("readonly-root",)
     yield ("shm", str(spec.resources.shm_size))
+    for number in range(min(len(shares(spec, is_folder)), SPARE)):
+        yield ("slot", str(FIRST + number))
     for number, mount in enumerate(_ordered(spec)):
         yield _mount(number, mount, is_folder)
     for file in spec.files:
