@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -19,6 +20,7 @@
 #include "caps.h"
 #include "cgroup.h"
 #include "config.h"
+#include "debug.h"
 #include "init.h"
 #include "protocol.h"
 #include "root.h"
@@ -50,6 +52,13 @@ static void enter(const struct child *child)
 {
 	char error[512] = "";
 
+	if (child->role == ROLE_DEBUG) {
+		if (child->namespaces.ipc >= 0 && setns(child->namespaces.ipc, CLONE_NEWIPC) < 0)
+			fail(child, ERROR_FAILED, "cannot join the service: %s", strerror(errno));
+		if (!debug_enter(child->program, child->alone, error, sizeof error))
+			fail(child, ERROR_FAILED, "%s", error);
+		return;
+	}
 	if (!cgroup_join())
 		fail(child, ERROR_FAILED, "cannot join the control group: %s", strerror(errno));
 	if (child->role == ROLE_JOIN) {
@@ -154,8 +163,9 @@ static void find_user(const struct child *child, struct user *user)
 	char *passwd = get_whole("/etc/passwd", USER_FILE_MAX, &passwd_length);
 	char *group = get_whole("/etc/group", USER_FILE_MAX, &group_length);
 	char error[512];
+	bool root = program->helper || program->debug;
 
-	if (!user_resolve(program->helper ? "0:0" : program->user, program->groups.at,
+	if (!user_resolve(root ? "0:0" : program->user, program->groups.at,
 			  program->groups.count, passwd, passwd_length, group, group_length, user,
 			  error, sizeof error))
 		fail(child, ERROR_FAILED, "%s", error);
@@ -246,6 +256,39 @@ static void complete_env(struct program *program, const struct user *user)
 		list_add(&program->env, strdup("TERM=xterm"));
 }
 
+/* The agent lets go of what it traces once the program is loaded, and leaves it stopped. Under an
+ * init of ours, which is not the agent's child's tracer, it stops itself a moment earlier. */
+static void hold(void)
+{
+	if (config.init)
+		raise(SIGSTOP);
+	else
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+}
+
+/* This process goes on as the agent's copy, so what it holds of others must go. */
+static void keep_only(int one, int other)
+{
+	unsigned low = (unsigned)(one < other ? one : other), high = (unsigned)(one + other) - low;
+
+	if (low > 0)
+		syscall(SYS_close_range, 0, low - 1, 0);
+	if (high > low + 1)
+		syscall(SYS_close_range, low + 1, high - 1, 0);
+	syscall(SYS_close_range, high + 1, ~0u, 0);
+}
+
+static void serve_disk(const struct child *child)
+{
+	char error[512] = "";
+
+	keep_only(child->stdio[0], child->status);
+	if (!debug_serve_disk(child->stdio[0], child->status, child->program->disk, error,
+			      sizeof error))
+		fail(child, ERROR_FAILED, "%s", error);
+	_exit(0);
+}
+
 static void execute(const struct child *child)
 {
 	struct program *program = (struct program *)child->program; /* a copy of our own by now */
@@ -257,6 +300,8 @@ static void execute(const struct child *child)
 		fail(child, ERROR_FAILED, "cannot run the helper: %s", strerror(errno));
 	}
 	find_command(child, program->args.at[0], path, sizeof path);
+	if (program->held && child->role == ROLE_SERVICE)
+		hold();
 	execve(path, program->args.at, program->env.at);
 	fail(child, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_NOT_RUNNABLE, "exec %s: %s", path,
 	     errno == ENOEXEC  ? "exec format error"
@@ -274,6 +319,8 @@ void child_run(const struct child *child)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
 	umask(022);
+	if (child->role == ROLE_DISK)
+		serve_disk(child);
 	put_file("/proc/self/oom_score_adj", "0");
 	enter(child);
 	fork_init(child);

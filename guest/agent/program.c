@@ -127,6 +127,12 @@ static bool apply(const struct record *record, struct program *out)
 		return out->privileged = true;
 	if (record_is(record, "helper", 0))
 		return out->helper = true;
+	if (record_is(record, "debug", 0))
+		return out->debug = true;
+	if (record_is(record, "held", 0))
+		return out->held = true;
+	if (record_is(record, "disk", 1))
+		return record_number(record, 1, INT64_MAX, &out->disk);
 	if (record_is(record, "cap", 1))
 		return add_cap(record, out);
 	if (record_is(record, "rlimit", 3))
@@ -155,7 +161,7 @@ bool program_parse(const uint8_t *data, size_t length, struct program *out, char
 				 (const char *)record.at[0].data);
 			return false;
 		}
-	if (next < 0 || out->args.count == 0) {
+	if (next < 0 || (out->args.count == 0 && !out->disk)) {
 		snprintf(error, size, next < 0 ? "a message that is cut short" : "no command");
 		return false;
 	}

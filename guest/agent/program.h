@@ -21,6 +21,9 @@ struct program {
 	char *cwd;
 	char *user;
 	bool tty, open_stdin, nnp, privileged, helper;
+	bool debug; /* a program of the toolbox, as root beside the service */
+	bool held;  /* stopped before its first instruction */
+	uint64_t disk; /* bytes of the toolbox's disk, which this session carries; 0: a program */
 	uint16_t rows, columns;
 	uint64_t caps;
 	struct limit limits[RLIMITS_MAX];

@@ -216,9 +216,9 @@ static bool mount_entry(int root, const struct mount_entry *entry, char *error, 
 			    NULL, error, size);
 }
 
-static bool pivot(char *error, size_t size)
+bool root_pivot(const char *base, char *error, size_t size)
 {
-	if (chdir(ROOT) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
+	if (chdir(base) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
 	    umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		return why(error, size, "enter", "the root");
 	return true;
@@ -248,22 +248,26 @@ static bool make_readonly(const char *path, char *error, size_t size)
 	return true;
 }
 
+bool root_fill(const char *base, const struct program *program, bool all, char *error,
+	       size_t size)
+{
+	int root = open(base, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	bool done;
+
+	if (root < 0)
+		return why(error, size, "open", base);
+	done = mount_system(root, program->privileged && !program->debug, error, size);
+	for (size_t i = 0; done && all && i < config.mount_count; i++)
+		done = mount_entry(root, &config.mounts[i], error, size);
+	close(root);
+	return done;
+}
+
 bool root_enter(const struct program *program, char *error, size_t size)
 {
-	int root;
-
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return why(error, size, "make private", "/");
-	root = open(ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0)
-		return why(error, size, "open", ROOT);
-	if (!mount_system(root, program->privileged, error, size))
-		return false;
-	for (size_t i = 0; i < config.mount_count; i++)
-		if (!mount_entry(root, &config.mounts[i], error, size))
-			return false;
-	close(root);
-	if (!pivot(error, size))
+	if (!root_fill(ROOT, program, true, error, size) || !root_pivot(ROOT, error, size))
 		return false;
 	for (size_t i = 0; i < program->ropaths.count; i++)
 		if (!make_readonly(program->ropaths.at[i], error, size))

@@ -11,4 +11,11 @@
  * makes it this process's root. False: `error` says why. */
 bool root_enter(const struct program *program, char *error, size_t size);
 
+/* Mounts /proc, /sys and /dev, and with `all` what CONFIG asked for, in the folder `base`. */
+bool root_fill(const char *base, const struct program *program, bool all, char *error,
+	       size_t size);
+
+/* Makes the folder `base`, a mount, this process's root. */
+bool root_pivot(const char *base, char *error, size_t size);
+
 #endif

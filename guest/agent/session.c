@@ -6,10 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "debug.h"
 #include "protocol.h"
 #include "start.h"
 
@@ -75,7 +78,10 @@ void session_start(struct link *link, uint32_t id, const struct program *program
 
 	session->id = id;
 	session->credit = WINDOW;
-	session->tty = program->tty;
+	session->tty = program->tty || program->disk;
+	session->disk = program->disk != 0;
+	session->debug = program->debug;
+	session->held = program->held && id == SESSION_SERVICE;
 	session->status = session->in = session->out = session->err = -1;
 	session->next = sessions;
 	sessions = session;
@@ -143,6 +149,8 @@ void session_input(struct link *link, struct session *session, const uint8_t *da
 void session_end_input(struct session *session)
 {
 	session->input_ended = true;
+	if (session->disk && session->in >= 0)
+		shutdown(session->in, SHUT_RDWR); /* nobody answers any more */
 	if (session->input_length == 0 && !session->tty)
 		close_fd(&session->in);
 }
@@ -153,7 +161,7 @@ void session_resize(struct session *session, uint16_t rows, uint16_t columns)
 
 	session->rows = rows;
 	session->columns = columns;
-	if (session->tty && session->out >= 0)
+	if (session->tty && !session->disk && session->out >= 0)
 		ioctl(session->out, TIOCSWINSZ, &size);
 }
 
@@ -336,6 +344,25 @@ static size_t unread(int fd)
 	return fd >= 0 && ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0 ? (size_t)bytes : 0;
 }
 
+/* Whether there is a debug session beside `but`. */
+static bool debugging(const struct session *but)
+{
+	for (struct session *at = sessions; at; at = at->next)
+		if (at->debug && at != but && !at->exited)
+			return true;
+	return false;
+}
+
+/* A program that was to be held has been loaded: it is let go of, stopped. */
+static void note_stop(struct session *session)
+{
+	if (session->held) {
+		kill(session->pid, SIGSTOP);
+		ptrace(PTRACE_DETACH, session->pid, NULL, NULL);
+	}
+	session->held = false;
+}
+
 static void note_end(struct session *session, int status)
 {
 	bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
@@ -347,6 +374,8 @@ static void note_end(struct session *session, int status)
 	session->owed[1] = unread(session->err);
 	session->oom = (session->id == SESSION_SERVICE || killed) &&
 		       cgroup_oom_kills() > service.oom_before;
+	if (session->debug && !debugging(session))
+		debug_kill();
 	if (session->id == SESSION_SERVICE) {
 		start_drop_namespaces();
 		cgroup_signal(SIGKILL);
@@ -362,7 +391,10 @@ void sessions_reap(void)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		for (struct session *at = sessions; at; at = at->next)
 			if (at->pid == pid && !at->exited) {
-				note_end(at, status);
+				if (WIFSTOPPED(status))
+					note_stop(at);
+				else
+					note_end(at, status);
 				break;
 			}
 }

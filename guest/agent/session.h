@@ -18,7 +18,8 @@ struct session {
 	pid_t pid;
 	int status;	    /* open until the program runs */
 	int in, out, err;   /* the agent's ends, -1 when closed; out is a terminal's master */
-	bool tty;
+	bool tty;	    /* in and out are one: a terminal, or a disk's socket */
+	bool disk, debug, held;
 	bool started, exited;
 	int exit_status;
 	bool oom;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "debug.h"
 #include "protocol.h"
 
 /* Ends of the three streams: [stream][0] the agent's, [1] the program's. */
@@ -27,8 +28,19 @@ static void close_pair(int pair[2])
 	}
 }
 
+/* One socket both ways: the disk's questions come out, the answers go in. */
+static bool open_socket(struct streams *streams)
+{
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, streams->at[0]) < 0)
+		return false;
+	fcntl(streams->at[0][0], F_SETFL, O_NONBLOCK);
+	return true;
+}
+
 static bool open_streams(const struct program *program, struct streams *streams)
 {
+	if (program->disk)
+		return open_socket(streams);
 	for (int i = 0; i < 3; i++) {
 		int ends[2];
 
@@ -51,17 +63,20 @@ static pid_t clone_child(unsigned long flags)
 
 static pid_t make_process(const struct child *child)
 {
+	const bool joins = child->role == ROLE_JOIN || (child->role == ROLE_DEBUG && !child->alone);
 	int own;
 	pid_t pid;
 
-	if (child->role != ROLE_JOIN)
+	if (child->role == ROLE_DISK)
+		return clone_child(0);
+	if (!joins)
 		return clone_child(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC);
 	/* joining a pid namespace counts for children only, so this process goes there and back */
 	own = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
 	if (own < 0 || setns(child->namespaces.pid, CLONE_NEWPID) < 0)
 		pid = -1;
 	else
-		pid = clone_child(0);
+		pid = clone_child(child->role == ROLE_DEBUG ? CLONE_NEWNS : 0);
 	if (pid == 0)
 		return 0;
 	if (own >= 0 && setns(own, CLONE_NEWPID) < 0)
@@ -81,6 +96,11 @@ static bool choose_role(uint32_t id, const struct program *program, enum role *r
 			return true;
 		snprintf(error, size, "the service was started already");
 		return false;
+	}
+	if (program->disk || program->debug) {
+		*role = program->disk ? ROLE_DISK : ROLE_DEBUG;
+		snprintf(error, size, "cannot make a control group");
+		return debug_prepare();
 	}
 	*role = service.state == SERVICE_RUNS && service.namespaces.pid >= 0 ? ROLE_JOIN
 									      : ROLE_ALONE;
@@ -108,7 +128,7 @@ static bool launch(struct session *session, struct child *child, struct streams 
 		return false;
 	session->status = status[0];
 	session->in = streams->at[0][0];
-	session->out = streams->at[1][0];
+	session->out = child->program->disk ? session->in : streams->at[1][0];
 	session->err = streams->at[2][0];
 	for (int i = 0; i < 3; i++)
 		if (streams->at[i][1] >= 0)
@@ -127,6 +147,7 @@ bool start_program(struct session *session, const struct program *program, char 
 
 	if (!choose_role(session->id, program, &child.role, error, size))
 		return false;
+	child.alone = service.state != SERVICE_RUNS || service.namespaces.pid < 0;
 	if (child.role == ROLE_SERVICE && !cgroup_limit(program, error, size))
 		return false;
 	if (program->helper)

@@ -57,7 +57,7 @@ async def _check_startable(call: Call, facts: Json) -> None:
     if facts.get("Running") or facts.get("ExitCode") is not None:
         raise Conflict(f"Error: Exec command {facts.get('ID')} is already running")
     container = facts.get("ContainerID")
-    if container:
+    if container and not facts.get("OfEnded"):
         state = (await call.engine.containers.inspect(container)).get("State", {})
         if not state.get("Running"):
             raise Conflict(f"Container {container} is not running")

@@ -19,6 +19,7 @@ from gemel.api import (
     comparing,
     container_streams,
     containers,
+    debugging,
     execs,
     images,
     kernels,
@@ -62,6 +63,7 @@ def make_router() -> Router:
     for part in parts:
         part.add_routes(router)
     kernels.add_routes(router)
+    debugging.add_routes(router)
     return router
 
 

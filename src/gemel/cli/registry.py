@@ -43,6 +43,7 @@ INSIDE: Table = {
     "stats": Entry("stats", "stats", "Show CPU, memory and I/O as it is used"),
     "port": Entry("look", "port", "Show the published address of a port"),
     "inspect": Entry("look", "inspect", "Show everything about an object as JSON"),
+    "debug": Entry("debug", "debug", "A shell with tools, or a debugger, in any service"),
     "why": Entry("why", "why", "Say what has happened to a service"),
     "explain": Entry("explain", "explain", "Say which runtime a service has, and why"),
     "compare": Entry("compare", "compare", "Run a service both ways and measure"),

@@ -131,9 +131,14 @@ def run_attached(client: Client, id: str, wanted: Wanted, *, remove: bool) -> in
 
 def exec_in(client: Client, id: str, config: Json, wanted: Wanted) -> int | None:
     """Runs a further program, attached; its exit status, or None if detached from."""
+    return exec_made(client, f"/containers/{id}/exec", config, wanted)
+
+
+def exec_made(client: Client, route: str, config: Json, wanted: Wanted) -> int | None:
+    """The same for any route that makes an exec."""
     if wanted.tty and terminal.is_terminal(1):
         config = {**config, "ConsoleSize": list(terminal.size())}
-    created = client.post(f"/containers/{id}/exec", config)
+    created = client.post(route, config)
     exec_id = created["Id"]
     body: dict[str, Any] = {"Detach": False, "Tty": wanted.tty}
     if "ConsoleSize" in config:
@@ -141,10 +146,10 @@ def exec_in(client: Client, id: str, config: Json, wanted: Wanted) -> int | None
     stream = client.hijack(f"/exec/{exec_id}/start", body)
     if not connect(client, stream, wanted, resize=f"/exec/{exec_id}/resize"):
         return None
-    return _exec_status(client, exec_id)
+    return exec_status(client, exec_id)
 
 
-def _exec_status(client: Client, exec_id: str, patience: float = 5.0) -> int:
+def exec_status(client: Client, exec_id: str, patience: float = 5.0) -> int:
     """The exit status, which may be known a moment after the end of the output."""
     deadline = time.monotonic() + patience
     while True:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
 
 from gemel.engine.events import Events
 from gemel.engine.records import Container, EndpointRecord, Volume
@@ -25,6 +26,13 @@ from gemel.net.manager import NetworkManager
 from gemel.runtime.base import Runtime
 
 log = logging.getLogger("gemel.engine")
+
+
+class Once(NamedTuple):
+    """A start for a debugger. halted: stopped before the first instruction. env: added."""
+
+    halted: bool = False
+    env: tuple[str, ...] = ()
 
 
 class Live:
@@ -53,6 +61,10 @@ class Live:
         self.started = 0.0
         """Monotonic time of the last start."""
         self.size: tuple[int, int] | None = None
+        self.once = Once()
+        """How the next start, and it alone, differs from what the record says."""
+        self.debugged = 0
+        """Debug sessions beside it: meanwhile it is not ended for being unhealthy."""
         self.stats: tuple[int, int] | None = None
         """CPU nanoseconds and time of the sample before."""
 

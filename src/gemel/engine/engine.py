@@ -8,6 +8,7 @@ import logging
 from gemel.engine.comparing.service import Comparing
 from gemel.engine.containers import Containers
 from gemel.engine.core import Core, Live
+from gemel.engine.debugging import Debugging
 from gemel.engine.execs import Execs
 from gemel.engine.faulting import Faults
 from gemel.engine.images import Images
@@ -47,6 +48,7 @@ class Engine:
         self.volumes = Volumes(core)
         self.observing = Observing(core)
         self.faults = Faults(core)
+        self.debugging = Debugging(core, self.lifecycle)
         self.system = System(core, self.stopped.set)
 
     @classmethod

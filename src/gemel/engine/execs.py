@@ -7,13 +7,13 @@ import contextlib
 import secrets
 from dataclasses import dataclass, field
 
-from gemel.engine import resolve
+from gemel.engine import debugging, resolve
 from gemel.engine.core import Core
 from gemel.engine.facade import Json
 from gemel.engine.records import Container
 from gemel.engine.spec import hostname
 from gemel.errors import CommandNotFound, Conflict, GemelError, InvalidInput, NotFound
-from gemel.model.docker import ExecCreate
+from gemel.model.docker import DebugCreate, ExecCreate
 from gemel.model.instance import Process
 from gemel.runtime.base import ExecSession
 
@@ -58,6 +58,15 @@ class Execs:
             raise Conflict(f"Container {one.name} is paused, unpause the container before exec")
         if not request.cmd:
             raise InvalidInput("No exec command specified")
+        return self._remember(one, request)
+
+    async def create_debug(self, ref: str, request: DebugCreate) -> str:
+        """The same for a program of a toolbox. Raises Conflict, NotFound, Unsupported."""
+        one = self.core.container(ref)
+        debugging.check(self.core, one, request)
+        return self._remember(one, request)
+
+    def _remember(self, one: Container, request: ExecCreate) -> str:
         for item in request.env or []:
             resolve.merge_env([], [item])
         self._forget_old()
@@ -66,7 +75,7 @@ class Execs:
         self._execs[id] = Exec(
             id, one, request, size=(size[0], size[1]) if size and len(size) == 2 else None
         )
-        self.core.emit(one, f"exec_create: {' '.join(request.cmd)}", execID=id)
+        self.core.emit(one, f"exec_create: {' '.join(request.cmd or [])}", execID=id)
         return id
 
     def _forget_old(self) -> None:
@@ -102,13 +111,13 @@ class Execs:
         one = exec.one
         if exec.running or exec.exit_code is not None:
             raise Conflict(f"exec instance {id} has been started already")
-        if not one.state.running:
+        if not one.state.running and not _of_ended(exec):
             raise Conflict(f"Container {one.id} is not running")
         has_tty = exec.request.tty if tty is None else tty
         exec.size = begun_with = size or exec.size
         exec.running = True
         try:
-            session = await self.core.runtime(one).exec(one.id, self._process(one, exec, has_tty))
+            session = await self._begin(one, exec, has_tty)
         except GemelError as error:
             exec.running = False
             exec.exit_code = 127 if isinstance(error, CommandNotFound) else 126
@@ -120,6 +129,11 @@ class Execs:
         self.core.emit(one, f"exec_start: {' '.join(exec.request.cmd or [])}", execID=id)
         self.core.spawn(one, self._until_end(exec, session), "exec")
         return has_tty, session
+
+    async def _begin(self, one: Container, exec: Exec, tty: bool) -> ExecSession:
+        if isinstance(exec.request, DebugCreate):
+            return await debugging.start(self.core, one, exec.request, tty, exec.size)
+        return await self.core.runtime(one).exec(one.id, self._process(one, exec, tty))
 
     async def _until_end(self, exec: Exec, session: ExecSession) -> None:
         try:
@@ -171,7 +185,13 @@ class Execs:
             "ContainerID": exec.one.id,
             "DetachKeys": exec.request.detach_keys,
             "Pid": exec.pid,
+            "OfEnded": _of_ended(exec),
         }
+
+
+def _of_ended(exec: Exec) -> bool:
+    """Whether it looks at what an instance left that does not run."""
+    return isinstance(exec.request, DebugCreate) and exec.request.ended
 
 
 async def _drop(session: ExecSession) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from gemel.model.comparison import Wanted
 from gemel.model.docker import (
     CreateRequest,
+    DebugCreate,
     EndpointSettings,
     ExecCreate,
     NetworkCreate,
@@ -139,6 +140,7 @@ class Execs(Protocol):
     """Further programs in a running instance."""
 
     async def create(self, ref: str, request: ExecCreate) -> str: ...
+    async def create_debug(self, ref: str, request: DebugCreate) -> str: ...
 
     async def start(
         self, id: str, tty: bool | None = None, size: tuple[int, int] | None = None
@@ -291,6 +293,18 @@ class Comparing(Protocol):
     async def explain(self, ref: str) -> Json: ...
 
 
+class Debugging(Protocol):
+    """The toolbox of debug sessions, and starts for debuggers."""
+
+    async def start(self, ref: str, halted: bool, env: Sequence[str]) -> None:
+        """Starts it stopped before its first instruction, or with further variables, once."""
+        ...
+
+    def prepare(self, ref: str) -> AsyncIterator[Json]:
+        """Makes it if it is missing, with progress; the last message is ``{"aux": {"ID": …}}``."""
+        ...
+
+
 class Engine(Protocol):
     """The whole."""
 
@@ -303,3 +317,4 @@ class Engine(Protocol):
     observing: Observing
     faults: Faults
     comparing: Comparing
+    debugging: Debugging

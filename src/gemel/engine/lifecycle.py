@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from gemel.engine import health, hooks, spec
-from gemel.engine.core import Core, Live, log
+from gemel.engine.core import Core, Live, Once, log
 from gemel.engine.ports import choose_ports, held
 from gemel.engine.records import Container, now, parse_stamp, stamp
 from gemel.engine.resolve import signal_number
@@ -45,10 +45,11 @@ class Lifecycle:
 
     # --- start --------------------------------------------------------------------
 
-    async def start(self, one: Container, *, held: bool = False) -> None:
+    async def start(self, one: Container, *, held: bool = False, once: Once | None = None) -> None:
         """Starts a container. Raises NotModified if it runs already, Failed if a hook fails.
 
         held: without published ports, and not under names that others share (see handover).
+        once: how this start differs from what is kept.
         """
         async with self.core.locked(one) as live:
             if one.state.running:
@@ -59,13 +60,15 @@ class Lifecycle:
             one.state.stopped_by_user = False
             one.state.held = held
             live.stopping = False
+            live.once = once or Once()
             try:
                 await self._start(one, live)
             except GemelError:
                 if (one.request.host_config or HostConfig()).auto_remove:
                     self.core.spawn(one, self._remove_failed(one), "removing what never started")
                 raise
-        await hooks.run(self.core, one, hooks.POST_START)
+        if once is None or not once.halted:
+            await hooks.run(self.core, one, hooks.POST_START)
 
     async def _remove_failed(self, one: Container) -> None:
         """`docker run --rm` waits for the removal also when the start has failed."""
@@ -102,6 +105,8 @@ class Lifecycle:
             if not one.state.held:
                 await choose_ports(core, one, undo)
             full = spec.build(core, one, rootfs=rootfs, namespace=namespace, write=True)
+            full = spec.once(full, live.once)
+            live.once = Once()
             one.state.status = "running"  # so that names and ports count it from now on
             core.network_changed()
             undo.callback(setattr, one.state, "status", "exited")
@@ -159,7 +164,7 @@ class Lifecycle:
     async def _sick(self, one: Container) -> None:
         """Ends an unhealthy container so that it is started again, whatever its policy says."""
         async with self.core.locked(one) as live:
-            if one.state.status != "running" or live.stopping:
+            if one.state.status != "running" or live.stopping or live.debugged:
                 return
             live.again = True
             log.warning("%s is unhealthy and is started again", one.name)

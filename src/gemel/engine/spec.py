@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from gemel.engine import resolve
-from gemel.engine.core import Core
+from gemel.engine.core import Core, Once
 from gemel.engine.records import Container
 from gemel.errors import Conflict, Unsupported
 from gemel.host import files
@@ -282,6 +284,14 @@ def build(
         log=core.paths.instance(one.id) / "log",
         log_size=_size(log_config.get("max-size", "")),
         labels=tuple((one.request.labels or {}).items()),
+    )
+
+
+def once(full: InstanceSpec, how: Once) -> InstanceSpec:
+    """The same, for a start that differs from what is kept."""
+    env = (*full.process.env, *how.env)
+    return msgspec.structs.replace(
+        full, halted=how.halted, process=msgspec.structs.replace(full.process, env=env)
     )
 
 

@@ -85,3 +85,15 @@ class Handle:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def inner_pid(pid: int) -> int:
+    """A process's id in the innermost pid namespace that it is in; 1 if it has ended."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("NSpid:"):
+                    return int(line.split()[-1])
+    except OSError:
+        pass
+    return 1

@@ -88,11 +88,12 @@ class ImageStore(Core):
         return self._waiting.keep(private)
 
     def bootstrap(
-        self, ref: str, suite: str = "", packages: Sequence[str] = ()
+        self, ref: str, suite: str = "", packages: Sequence[str] = (), extra: bytes = b""
     ) -> AsyncIterator[Json]:
         """Makes a base image from Debian's packages, from the machine's own apt sources.
 
-        suite: the machine's own if it is empty. The last message is ``{"aux": {"ID": id}}``.
+        suite: the machine's own if it is empty. extra: a tar that is unpacked over them.
+        The last message is ``{"aux": {"ID": id}}``.
         Raises InvalidInput, Unavailable (the mirror is not reached), Failed.
         """
         name = named(ref)
@@ -102,7 +103,7 @@ class ImageStore(Core):
         async def work(emit: Emit) -> None:
             folder = files.folder(self.blobs.temporary / f"bootstrap-{os.urandom(8).hex()}")
             try:
-                tar = bootstrap.tar(folder, emit, suite, packages)
+                tar = bootstrap.tar(folder, emit, suite, packages, extra)
                 async for message in self.import_tar(
                     tar,
                     ref,

@@ -226,3 +226,13 @@ class ExecCreate(Wire):
     privileged: bool = False
     user: str = ""
     working_dir: str = ""
+
+
+class DebugCreate(ExecCreate):
+    """Body of POST /gemel/containers/ID/debug: a program of a toolbox beside an instance.
+
+    image: another toolbox than gemel's own. ended: of an instance that does not run.
+    """
+
+    image: str = ""
+    ended: bool = False

@@ -173,6 +173,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """File of the log, in the format of ``gemel.observe.logs`` (CRI's)."""
     log_size: int = 0
     """Bytes after which the log is begun anew (0: never)."""
+    halted: bool = False
+    """Its program is loaded and stopped before the first instruction (SIGCONT lets it go)."""
     labels: tuple[tuple[str, str], ...] = ()
 
 
@@ -221,6 +223,14 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """CPU of the host with VMM and helpers; 0 where ``cpu_ns`` is that already."""
 
 
+class Toolbox(msgspec.Struct, frozen=True, kw_only=True):
+    """An image whose programs look at an instance. root_image: its squashfs; rootfs: the
+    same, mounted on the host (containers)."""
+
+    root_image: Path
+    rootfs: Path | None
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a runtime can do; the engine asks these, never which runtime it is."""
 
@@ -231,3 +241,5 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     privileged: bool
     pause: bool
     shares_kernel: bool
+    debug: bool
+    """Programs of a toolbox can run beside it (Runtime.debug), and it can be started held."""

@@ -18,6 +18,7 @@ from gemel.model.instance import (
     Process,
     Resources,
     RuntimeName,
+    Toolbox,
     Usage,
 )
 
@@ -140,6 +141,19 @@ class Runtime(Protocol):
 
     async def exec(self, id: str, process: Process) -> ExecSession:
         """Starts a further program. Raises CommandNotFound, CommandNotRunnable, Conflict."""
+        ...
+
+    async def debug(
+        self, spec: InstanceSpec, toolbox: Toolbox, process: Process, running: bool
+    ) -> ExecSession:
+        """Starts a program of a toolbox as root beside an instance.
+
+        It has a root of its own (the toolbox, changes kept in memory), the instance's
+        processes, network, IPC and host name, and the instance's root at /service. Nothing
+        of it counts for the instance's limits. Of an instance that does not run there are
+        its files and mounts only. Raises CommandNotFound, CommandNotRunnable, Conflict,
+        Failed, Unavailable.
+        """
         ...
 
     async def resize(self, id: str, rows: int, columns: int) -> None:

@@ -21,6 +21,7 @@ from gemel.errors import (
 from gemel.model.comparison import Wanted
 from gemel.model.docker import (
     CreateRequest,
+    DebugCreate,
     EndpointSettings,
     ExecCreate,
     NetworkCreate,
@@ -278,6 +279,9 @@ class MemoryExecs:
         id = f"e{len(self.all)}"
         self.all[id] = request
         return id
+
+    async def create_debug(self, ref: str, request: DebugCreate) -> str:
+        return await self.create(ref, request)
 
     def _find(self, id: str) -> ExecCreate:
         if id not in self.all:
@@ -557,6 +561,21 @@ class MemoryComparing:
         return {"Id": ref, "Runtime": "container"}
 
 
+class MemoryDebugging:
+    """The toolbox is there, and nothing is started."""
+
+    def __init__(self, containers: MemoryContainers) -> None:
+        self.containers = containers
+
+    async def prepare(self, ref: str) -> AsyncIterator[Json]:
+        if ref == "gone":
+            raise NotFound("No such image: gone")
+        yield {"aux": {"ID": "sha256:1"}}
+
+    async def start(self, ref: str, halted: bool, env: Sequence[str]) -> None:
+        await self.containers.start(ref)
+
+
 class MemoryEngine:
     def __init__(self) -> None:
         self.containers = MemoryContainers()
@@ -568,3 +587,4 @@ class MemoryEngine:
         self.observing = MemoryObserving(self.containers)
         self.faults = MemoryFaults()
         self.comparing = MemoryComparing()
+        self.debugging = MemoryDebugging(self.containers)

@@ -157,14 +157,36 @@ async def start(
 
     Raises CommandNotFound, CommandNotRunnable, Conflict, Failed.
     """
-    name = f"exec-{secrets.token_hex(6)}"
-    request, log = folder / f"{name}.json", folder / f"{name}.log"
-    tty = bool(process["terminal"])
+    request = folder / f"exec-{secrets.token_hex(6)}.json"
     files.write(request, msgspec.json.encode(process))
+    try:
+        command = ["exec", "--process", str(request)]
+        return await launch(crun, command, id, process, folder, stdin=stdin, own=own)
+    finally:
+        request.unlink(missing_ok=True)
+
+
+async def launch(
+    crun: Crun,
+    arguments: list[str],
+    id: str,
+    process: dict[str, Any],
+    folder: Path,
+    *,
+    stdin: bool,
+    own: Callable[[Coroutine[Any, Any, None]], None],
+) -> Session:
+    """A command of crun's that starts a program with our ends of its streams (exec, run).
+
+    process: what that program is, as OCI has it. Raises as ``start`` does.
+    """
+    name = f"exec-{secrets.token_hex(6)}"
+    log = folder / f"{name}.log"
+    tty = bool(process["terminal"])
     console = _listen(folder, name) if tty else None
     try:
         opened = _Ends(tty, stdin)
-        command = [PROGRAM, *crun.arguments(log), "exec", "--process", str(request)]
+        command = [PROGRAM, *crun.arguments(log), *arguments]
         command += ["--pid-file", f"/proc/self/fd/{opened.pid_write}"]
         if console is not None:
             command += ["--console-socket", str(folder / name)]
@@ -192,7 +214,6 @@ async def start(
         if console is not None:
             console.close()
             (folder / name).unlink(missing_ok=True)
-        request.unlink(missing_ok=True)
         log.unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gemel.errors import Conflict, Failed, GemelError, InvalidInput, NotFound, Unavailable
-from gemel.host import files, mounts, pipes
+from gemel.host import files, mounts, pipes, ptrace
 from gemel.host.procs import Handle
 from gemel.model.instance import (
     Capabilities,
@@ -22,11 +22,23 @@ from gemel.model.instance import (
     Process,
     Resources,
     RuntimeName,
+    Toolbox,
     Usage,
 )
 from gemel.model.paths import Paths
 from gemel.runtime.base import PathStat
-from gemel.runtime.container import archive, bundle, execs, facts, layer, monitor, roots, top, views
+from gemel.runtime.container import (
+    archive,
+    bundle,
+    debugging,
+    execs,
+    facts,
+    layer,
+    monitor,
+    roots,
+    top,
+    views,
+)
 from gemel.runtime.container.cgroup import Cgroups
 from gemel.runtime.container.crun import Crun, Filters
 from gemel.runtime.container.monitor import Files, Record
@@ -74,6 +86,7 @@ class ContainerRuntime:
         privileged=True,
         pause=True,
         shares_kernel=True,
+        debug=True,
     )
 
     def __init__(self, paths: Paths) -> None:
@@ -85,6 +98,7 @@ class ContainerRuntime:
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._views = views.Views(paths)
+        self._debugging = debugging.Debugging(paths, self._crun, self._views, self._own)
         self._profiles = facts.Profiles()
         self._filters = Filters()
         self._cgroups = Cgroups()
@@ -99,6 +113,7 @@ class ContainerRuntime:
         self._profiles.get("default")
         files.folder(self._crun.state)
         instances = files.folder(self._paths.run / "instances")
+        await self._debugging.sweep(self._cgroups)
         await asyncio.to_thread(self._views.sweep)
         for id in [entry.name for entry in instances.iterdir()]:
             if self._half_made(id):
@@ -112,6 +127,7 @@ class ContainerRuntime:
         return made and (monitor.load(paths) is None or self._crun.waits(id))
 
     async def close(self) -> None:
+        await self._debugging.close(self._cgroups)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -171,7 +187,12 @@ class ContainerRuntime:
         self._own(self._watch(spec.id, live))
         for stream in self._waiting.pop(spec.id, []):
             stream.connect(paths.run, stdin=spec.process.stdin, tty=spec.process.tty)
+        if not spec.halted:
+            await self._crun.start(spec.id)
+            return record.pid
+        trap = await asyncio.to_thread(ptrace.ExecTrap, record.pid)
         await self._crun.start(spec.id)
+        await asyncio.to_thread(trap.wait)
         return record.pid
 
     def _make_bundle(self, spec: InstanceSpec, paths: Files) -> bytes | None:
@@ -405,6 +426,14 @@ class ContainerRuntime:
         if "oomScoreAdj" in own:
             made["oomScoreAdj"] = own["oomScoreAdj"]
         return made
+
+    async def debug(
+        self, spec: InstanceSpec, toolbox: Toolbox, process: Process, running: bool
+    ) -> execs.Session:
+        pid = self._running(spec.id).record.pid if running else None
+        return await self._debugging.start(
+            spec, toolbox, process, pid, self._known_host(), self._cgroups
+        )
 
     async def resize(self, id: str, rows: int, columns: int) -> None:
         live = self._running(id)

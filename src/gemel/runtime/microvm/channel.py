@@ -169,8 +169,10 @@ class Session:
         self._closed = False
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self, folder: Path, frames: list[bytes]) -> None:
-        """Connects, sends ``frames`` and waits until it has started.
+    async def open(
+        self, folder: Path, frames: list[bytes], patience: float = ANSWER_TIMEOUT
+    ) -> None:
+        """Connects, sends ``frames`` and waits until it has started, ``patience`` seconds.
 
         Raises NotFound, CommandNotFound, CommandNotRunnable, Failed; it is closed then.
         """
@@ -179,7 +181,7 @@ class Session:
             self._opened.set_result(connection)
             self._task = asyncio.create_task(self._run(connection))
             await connection.send(*frames)
-            await self._started()
+            await self._started(patience)
         except BaseException:
             await self.close()
             raise
@@ -254,10 +256,10 @@ class Session:
             case FromGuest.STARTED | 96 if not self._pid.done():
                 self._pid.set_result(decode_u32(frame.payload) if frame.payload else 0)
 
-    async def _started(self) -> None:
+    async def _started(self, patience: float) -> None:
         """Waits until it runs. Raises CommandNotFound, CommandNotRunnable, Failed."""
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(patience):
                 await asyncio.shield(self._pid)
         except TimeoutError:
             raise Failed("the micro VM's agent does not start the program") from None

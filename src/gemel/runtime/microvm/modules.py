@@ -18,8 +18,9 @@ AT_BOOT = (
     "overlay",
     "ext4",
 )
-#: What the agent loads when a CONFIG asks for such a file system: each takes tens of milliseconds.
-ON_DEMAND = ("virtiofs", "erofs")
+#: What the agent loads when a CONFIG asks for such a file system, or a debug session for the
+#: toolbox's disk: each takes tens of milliseconds.
+ON_DEMAND = ("virtiofs", "erofs", "nbd")
 #: All that a guest may need. What is built into a kernel is left out by ``in_order``.
 WANTED = (*AT_BOOT, *ON_DEMAND)
 

@@ -25,6 +25,7 @@ from gemel.model.instance import (
     Process,
     Resources,
     RuntimeName,
+    Toolbox,
     Usage,
 )
 from gemel.model.paths import Paths
@@ -34,6 +35,7 @@ from gemel.runtime.microvm import (
     archive,
     build,
     channel,
+    debugging,
     disks,
     idle,
     layer,
@@ -78,6 +80,7 @@ class MicroVmRuntime:
         privileged=True,
         pause=True,
         shares_kernel=False,
+        debug=True,
     )
 
     def __init__(self, paths: Paths, limits: Limits | None = None) -> None:
@@ -89,6 +92,7 @@ class MicroVmRuntime:
         self._specs: dict[str, InstanceSpec] = {}
         self._early: dict[str, list[channel.Session]] = {}
         self._left: set[channel.Session] = set()
+        self._debugging = debugging.Debugging()
         self.templates = Templates(paths, self._limits)
         self._ahead: set[asyncio.Task[Any]] = set()
         self._idle = IdleVms(paths, self._limits, self._machinery)
@@ -111,6 +115,7 @@ class MicroVmRuntime:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._debugging.close()
         for session in list(self._left):
             await session.end(hang_up=False)
         await self._idle.close()
@@ -321,6 +326,20 @@ class MicroVmRuntime:
         # closed, it may go on until its program ends; until then it is ours to hold
         self._left.add(session)
         session.on_end(self._left.discard)
+        return session
+
+    async def debug(
+        self, spec: InstanceSpec, toolbox: Toolbox, process: Process, running: bool
+    ) -> base.ExecSession:
+        """In the guest; of an instance that does not run, in one booted for its files."""
+        if running and self._paused(spec.id).exists():
+            raise Conflict("it is paused", resolution="unpause it first")
+        async with contextlib.AsyncExitStack() as stack:
+            folder = await stack.enter_async_context(self._files(spec, running))
+            with _running():
+                session = await self._debugging.start(folder, toolbox.root_image, process)
+            # what holds an idle VM goes when the session does
+            self._debugging.then(session, stack.pop_all())
         return session
 
     async def resize(self, id: str, rows: int, columns: int) -> None:

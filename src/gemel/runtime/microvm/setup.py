@@ -130,6 +130,22 @@ def exec_records(spec: InstanceSpec, process: Process) -> Iterator[Record]:
     yield from _process(spec, process)
 
 
+def debug_records(process: Process) -> Iterator[Record]:
+    """EXEC: a program of the toolbox, as root with all capabilities of the guest."""
+    yield ("debug",)
+    yield ("privileged",)
+    for argument in process.argv:
+        yield ("arg", argument)
+    for pair in process.env:
+        yield ("env", pair)
+    yield ("cwd", process.cwd or "/")
+    if process.tty:
+        rows, columns = process.size or (0, 0)
+        yield ("tty", str(rows), str(columns))
+    if process.stdin:
+        yield ("stdin",)
+
+
 def _process(spec: InstanceSpec, process: Process) -> Iterator[Record]:
     """What START and EXEC have in common."""
     security = spec.security
@@ -167,6 +183,8 @@ def start_records(spec: InstanceSpec) -> Iterator[Record]:
         yield ("pids", str(resources.pids))
     if resources.memory:
         yield ("memory", str(resources.memory))
+    if spec.halted:
+        yield ("held",)
     if spec.security.masked_paths and not spec.security.privileged:
         for path in MASKED_PATHS:
             yield ("masked", path)
