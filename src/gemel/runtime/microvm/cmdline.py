@@ -24,6 +24,7 @@ _ALWAYS = (
     # emulation, is translated) until the service starts. Capabilities are always on.
     "lsm=landlock,yama",
     "audit=0",
+    "nbd.nbds_max=1",  # one is enough for a debug session's toolbox
     "nowatchdog",
 )
 #: Under software emulation there is no speculation to guard against, and clocks are
