@@ -27,6 +27,7 @@ from gemel.api import (
     observing,
     system,
     tcp,
+    tracing,
 )
 from gemel.api.call import Call, Handler, Lists
 from gemel.api.errors import error_response
@@ -59,6 +60,7 @@ def make_router() -> Router:
     router = Router()
     parts = (
         system, containers, container_streams, execs, images, networks, observing, comparing,
+        tracing,
     )  # fmt: skip
     for part in parts:
         part.add_routes(router)

@@ -48,6 +48,8 @@ INSIDE: Table = {
     "explain": Entry("explain", "explain", "Say which runtime a service has, and why"),
     "compare": Entry("compare", "compare", "Run a service both ways and measure"),
     "traffic": Entry("traffic", "traffic", "Show the calls between services"),
+    "traces": Entry("traces", "traces", "List what was done for requests, across services"),
+    "trace": Entry("traces", "trace", "Draw a request's way through the services"),
     "fault": Entry("fault", "fault", "Disturb the way between two services for a while"),
     "metrics": Entry("metrics", "metrics", "Print figures in Prometheus' format"),
     "events": Entry("look", "events", "Follow what happens"),

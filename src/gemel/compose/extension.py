@@ -9,6 +9,7 @@ x-gemel:
     interval: 2s           # timeout, retries, start_period, start_interval: as in healthcheck
   restart-on-unhealthy: true
   isolation: strong        # runtime: auto takes a micro VM for it
+  otel: false              # the service is not told where OTLP is taken
   drain: 5s                # of an update: at most so long for open connections to end
 """
 
@@ -26,7 +27,7 @@ from gemel.model.choice import ISOLATION_LABEL, STRONG
 from gemel.model.image import HealthConfig
 
 Json = dict[str, Any]
-KEYS = ("healthcheck", "restart-on-unhealthy", "drain", "isolation", "snapshot")
+KEYS = ("healthcheck", "restart-on-unhealthy", "drain", "isolation", "snapshot", "otel")
 HOOKS = ("post_start", "pre_stop")
 HOOKS_LABEL = "gemel.hooks"
 PROBES = ("http", "tcp", "grpc")
@@ -49,6 +50,8 @@ def problems(value: Any) -> Iterator[tuple[Path, str]]:
         yield ("restart-on-unhealthy",), "restart-on-unhealthy must be true or false"
     if value.get("isolation", STRONG) != STRONG:
         yield ("isolation",), f'isolation can only be "{STRONG}"'
+    if value.get("otel", True) not in (True, False):
+        yield ("otel",), "otel must be true or false"
     yield from _duration(value, "drain", ())
     if "healthcheck" in value:
         yield from _health(value["healthcheck"])
@@ -150,7 +153,9 @@ def labels(service: Service) -> dict[str, str]:
     """Labels by which the engine knows what x-gemel asks of it."""
     asked = service.gemel
     found = {label: "true" for key, label in LABELS.items() if asked.get(key)}
-    return found | ({ISOLATION_LABEL: STRONG} if asked.get("isolation") else {})
+    if asked.get("isolation"):
+        found[ISOLATION_LABEL] = STRONG
+    return found if asked.get("otel", True) else {**found, "gemel.otel": "false"}
 
 
 def hooks(service: Service) -> dict[str, str]:

@@ -126,6 +126,8 @@ class Core:
         self.sync_ports = Coalesced(self._ports)
         self.observers: list[Callable[[], None]] = []
         """Called when addresses or ports of networks change; they neither wait nor raise."""
+        self.otlp = False
+        """Whether services find an OTLP endpoint at the gateways of their networks."""
         self.promised: set[tuple[str, str]] = set()
         """Network id and address of containers that are being made, not kept yet."""
         self.generation = 0

@@ -17,6 +17,7 @@ from gemel.engine.networks import Networks
 from gemel.engine.observing import Observing
 from gemel.engine.records import Container, Volume
 from gemel.engine.system import System
+from gemel.engine.tracing import Tracing
 from gemel.engine.volumes import Volumes
 from gemel.errors import GemelError
 from gemel.host import files
@@ -47,6 +48,7 @@ class Engine:
         self.networks = Networks(core)
         self.volumes = Volumes(core)
         self.observing = Observing(core)
+        self.tracing = Tracing(core, self.observing)
         self.faults = Faults(core)
         self.debugging = Debugging(core, self.lifecycle)
         self.system = System(core, self.stopped.set)
@@ -74,6 +76,7 @@ class Engine:
         for runtime in runtimes.values():
             await runtime.prepare()
         await engine._load()
+        engine.tracing.prepare()
         await core.net.prepare(list(core.networks.values()), core.endpoints(), core.published())
         await engine.faults.prepare()
         await engine._adopt()
@@ -118,6 +121,7 @@ class Engine:
         """Ends the engine; instances go on running."""
         core = self.core
         left = self.busy
+        await self.tracing.close()
         await self.observing.close()
         await self.faults.close()
         await core.close_tasks()

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 from dataclasses import dataclass, field
 
-from gemel.engine import debugging, resolve
+from gemel.engine import debugging, otlp, resolve
 from gemel.engine.core import Core
 from gemel.engine.facade import Json
 from gemel.engine.records import Container
@@ -85,7 +85,8 @@ class Execs:
 
     def _process(self, one: Container, exec: Exec, tty: bool) -> Process:
         request = exec.request
-        base = [f"HOSTNAME={hostname(one)}", *(one.request.env or [])]
+        told = otlp.environment(self.core, one)
+        base = [f"HOSTNAME={hostname(one)}", *(one.request.env or []), *told]
         env = resolve.merge_env(base, request.env or [])
         if tty and not any(item.startswith("TERM=") for item in env):
             env.append("TERM=xterm")

@@ -21,6 +21,7 @@ from gemel.model.docker import (
 )
 from gemel.model.faults import FaultRequest
 from gemel.observe.capture.records import Query
+from gemel.observe.tracing.records import Ask
 from gemel.runtime.base import ExecSession, PathStat, Stream
 
 Json = dict[str, Any]
@@ -270,6 +271,18 @@ class Observing(Protocol):
         ...
 
 
+class Tracing(Protocol):
+    """Calls and OpenTelemetry's data, joined to traces."""
+
+    def lines(self, ask: Ask) -> AsyncIterator[bytes]:
+        """JSON lines: traces, oldest first, or what else is asked for."""
+        ...
+
+    async def show(self, ask: Ask) -> Json:
+        """One trace whole."""
+        ...
+
+
 class Faults(Protocol):
     """Faults between two services, on demand."""
 
@@ -315,6 +328,7 @@ class Engine(Protocol):
     volumes: Volumes
     system: System
     observing: Observing
+    tracing: Tracing
     faults: Faults
     comparing: Comparing
     debugging: Debugging

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from gemel.engine import resolve
+from gemel.engine import otlp, resolve
 from gemel.engine.core import Core, Once
 from gemel.engine.records import Container
 from gemel.errors import Conflict, Unsupported
@@ -209,6 +209,11 @@ def process(one: Container, size: tuple[int, int] | None = None) -> Process:
     )
 
 
+def _with_otlp(core: Core, one: Container, made: Process) -> Process:
+    told = otlp.environment(core, one)
+    return msgspec.structs.replace(made, env=(*made.env, *told)) if told else made
+
+
 def check_capabilities(core: Core, one: Container) -> None:
     """Raises Unsupported for what the container's runtime cannot do, before anything starts."""
     able = core.runtime(one).capabilities
@@ -260,7 +265,7 @@ def build(
         root_image=core.images.disk(image),
         rootfs=rootfs,
         layer=core.paths.layer(one.id),
-        process=process(one, live.size if live else None),
+        process=_with_otlp(core, one, process(one, live.size if live else None)),
         hostname=hostname(one),
         domainname=one.request.domainname,
         mounts=mounts(core, one),

@@ -39,6 +39,11 @@ def holder(protocol: str, address: str, port: int) -> Holder | None:
     return Holder(0, "")
 
 
+def taken(protocol: str, address: str, port: int) -> bool:
+    """Whether somebody has the port, at ``address`` or at all addresses."""
+    return next(_inodes(protocol, address, port), None) is not None
+
+
 def _inodes(protocol: str, address: str, port: int) -> Iterator[str]:
     """Inodes of sockets on the port. Formats: Documentation/networking/proc_net_tcp.rst."""
     everywhere = address in ("", "0.0.0.0")

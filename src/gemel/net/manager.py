@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gemel.errors import GemelError
-from gemel.host import mounts, namespaces, run
+from gemel.host import mounts, namespaces, ports, run
 from gemel.model.instance import Interface
 from gemel.model.network import Endpoint, NetworkInfo, PublishedPort
 from gemel.model.paths import Paths
@@ -63,6 +63,8 @@ class NetworkManager:
         self._networks: dict[str, NetworkInfo] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
         self._ports: tuple[PublishedPort, ...] = ()
+        self._led: dict[int, int] = {}
+        self._foreign: set[tuple[str, int]] = set()
         self._last: dict[str, str] = {}
         self._names: asyncio.Task[None] | None = None
 
@@ -126,6 +128,7 @@ class NetworkManager:
         self._endpoints = tuple(endpoints)
         self._ports = tuple(published)
         await asyncio.to_thread(self._prepare_links)
+        await asyncio.to_thread(self._look_at_host)
         await self._firewall.apply(self._wanted(), anew=True)
         if networks:
             await neighbours.let_pass(self._alias)
@@ -151,7 +154,39 @@ class NetworkManager:
                     )
                 )
         networks = sorted(self._networks.values(), key=lambda network: network.bridge)
-        return Wanted(tuple(networks), (*detours, *self._ports))
+        # what a user publishes goes before what gemel offers at the gateways
+        return Wanted(tuple(networks), (*detours, *self._ports, *self._offers()))
+
+    def _offers(self) -> list[PublishedPort]:
+        """Ports of all gateways that lead to a port of the host's loopback address."""
+        published = {port.host_port for port in self._ports if port.protocol == "tcp"}
+        return [
+            PublishedPort(
+                host_ip=network.gateway, host_port=port, protocol="tcp",
+                address="127.0.0.1", port=inner,
+            )
+            for network in self._networks.values()
+            for port, inner in self._led.items()
+            if network.gateway and port not in published
+            and (network.gateway, port) not in self._foreign
+        ]  # fmt: skip
+
+    def lead(self, offers: dict[int, int]) -> None:
+        """Leads ports of every gateway to ports of 127.0.0.1; before ``prepare``.
+
+        Those that another program of the host listens on there, or at all addresses, stay its
+        own: that is looked at in ``prepare`` and with each new network.
+        """
+        self._led = dict(offers)
+
+    def _look_at_host(self) -> None:
+        gateways = {network.gateway for network in self._networks.values() if network.gateway}
+        self._foreign = {
+            (gateway, port)
+            for gateway in gateways
+            for port in self._led
+            if ports.taken("tcp", gateway, port)
+        }
 
     async def close(self, instances_left: bool) -> None:
         """When the engine stops. With instances left, all goes on; else nothing is left."""
@@ -195,6 +230,7 @@ class NetworkManager:
         self._networks[info.id] = info
         try:
             await asyncio.to_thread(links.ensure_bridge, info, self._alias)
+            await asyncio.to_thread(self._look_at_host)
             await self._firewall.apply(self._wanted())
             await neighbours.let_pass(self._alias)
         except BaseException:

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import select
-import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,13 +15,13 @@ import msgspec
 
 from gemel.errors import Failed, GemelError
 from gemel.host import files, run
-from gemel.host.privileges import start_time
+from gemel.observe import owned
 from gemel.observe.capture.records import LIMIT, Done, Order, Query, Snapshot, Sums
 
 log = logging.getLogger("gemel.traffic")
 
-#: Seconds that the process has to start, to take a snapshot, to end; starts in a row that may fail.
-START, TAKE, END = 20.0, 5.0, 2.0
+#: Seconds that the process has to start, to take a snapshot; starts in a row that may fail.
+START, TAKE = 20.0, 5.0
 ATTEMPTS = 5
 #: Seconds between two looks at whether the network has changed.
 SETTLE = 0.01
@@ -89,9 +88,8 @@ class Traffic:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._holds.clear()
-        await asyncio.to_thread(self._kill)
-        for name in ("control.sock", "pid", "log"):
-            (self._folder / name).unlink(missing_ok=True)
+        await asyncio.to_thread(owned.kill, self._folder)
+        owned.forget(self._folder)
 
     async def _keep(self) -> None:
         """Starts the process, again if it dies, and tells it of every change."""
@@ -99,7 +97,7 @@ class Traffic:
         while attempts < ATTEMPTS:
             writer: asyncio.StreamWriter | None = None
             try:
-                await asyncio.to_thread(self._kill)  # one that an engine before left
+                await asyncio.to_thread(owned.kill, self._folder)  # one that an engine before left
                 await self._launch()
                 reader, writer = await self._open()
                 while True:
@@ -108,7 +106,9 @@ class Traffic:
                     attempts = 0
                     await self._until_change(reader)
             except (OSError, EOFError, TimeoutError, GemelError, msgspec.MsgspecError) as error:
-                self.problem = f"{error}\n{await asyncio.to_thread(self._log_tail)}".strip()
+                self.problem = (
+                    f"{error}\n{await asyncio.to_thread(owned.log_tail, self._folder)}".strip()
+                )
                 log.warning("the capturing process: %s", error)
             finally:
                 self._holds.clear()
@@ -147,38 +147,17 @@ class Traffic:
         await asyncio.sleep(SETTLE)
 
     async def _open(self) -> _Streams:
-        # by way of a descriptor: a path of more than 107 bytes cannot be connected to
-        folder = os.open(self._folder, os.O_PATH | os.O_CLOEXEC)
-        try:
-            async with asyncio.timeout(TAKE):
-                path = f"/proc/self/fd/{folder}/control.sock"
-                return await asyncio.open_unix_connection(path, limit=LIMIT)
-        finally:
-            os.close(folder)
+        one = await asyncio.to_thread(owned.connect, self._folder)
+        one.setblocking(False)
+        return await asyncio.open_unix_connection(sock=one, limit=LIMIT)
 
-    def _log_tail(self) -> str:
+    def feed(self) -> socket.socket | None:
+        """A connection to the capturing process, to give away; None while it does not run."""
         try:
-            return "\n".join((self._folder / "log").read_text().splitlines()[-3:])
-        except OSError:
-            return ""
-
-    def _kill(self) -> None:
-        """Ends the process that the pid file names, if it lives."""
-        try:
-            pid, started = map(int, (self._folder / "pid").read_text().split())
-            fd = os.pidfd_open(pid)
-        except (OSError, ValueError):
-            return
-        try:
-            if start_time(pid) == started:
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
-                ended = select.poll()
-                ended.register(fd, select.POLLIN)
-                ended.poll(END * 1000)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(fd)
+            return owned.connect(self._folder) if self._holds.is_set() else None
+        except OSError as error:
+            log.warning("the capturing process: %s", error)
+            return None
 
     # --- questions --------------------------------------------------------------------
 

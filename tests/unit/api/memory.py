@@ -29,6 +29,7 @@ from gemel.model.docker import (
 )
 from gemel.model.faults import FaultRequest
 from gemel.observe.capture.records import Query
+from gemel.observe.tracing.records import Ask
 
 
 class MemoryStream:
@@ -524,6 +525,19 @@ class MemoryObserving:
         return {"Name": (await self.containers.inspect(ref))["Name"]}
 
 
+class MemoryTracing:
+    """Two traces are always there."""
+
+    async def lines(self, ask: Ask) -> AsyncIterator[bytes]:
+        for id in ("aa", "bb"):
+            yield b'{"Id":"%s"}\n' % id.encode()
+
+    async def show(self, ask: Ask) -> Json:
+        if ask.id not in ("aa", "bb", "newest"):
+            raise NotFound(f"no trace {ask.id} is recorded")
+        return {"Id": ask.id, "Spans": []}
+
+
 class MemoryFaults:
     """Faults by number."""
 
@@ -585,6 +599,7 @@ class MemoryEngine:
         self.volumes = MemoryVolumes()
         self.system = MemorySystem()
         self.observing = MemoryObserving(self.containers)
+        self.tracing = MemoryTracing()
         self.faults = MemoryFaults()
         self.comparing = MemoryComparing()
         self.debugging = MemoryDebugging(self.containers)

@@ -68,6 +68,45 @@ class Exchange(msgspec.Struct):
         return 1500 + texts + len(self.path)
 
 
+class Call(msgspec.Struct, omit_defaults=True):
+    """What of an exchange is needed to join it to a trace. See ``Exchange``."""
+
+    id: str
+    protocol: str
+    start: float
+    duration: float
+    source: Peer
+    target: Peer
+    method: str = ""
+    path: str = ""
+    host: str = ""
+    status: int | None = None
+    message: str = ""
+    failed: bool = False
+    sent: int = 0
+    received: int = 0
+    connection: int = 0
+    trace: str = ""
+    parent: str = ""
+    request: str = ""
+    """X-Request-Id, as the two before: of the request's headers."""
+
+    @property
+    def end(self) -> float:
+        """When its last byte was seen."""
+        return self.start + self.duration
+
+
+class Increment(msgspec.Struct):
+    """Heads the calls that a query with ``calls`` gives.
+
+    epoch: names the process; numbers begin anew with another one.
+    """
+
+    epoch: str
+    recorded: int
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """What to look at. ports and bridges: numbers of interfaces; peers: by address."""
 
@@ -93,6 +132,11 @@ class Query(msgspec.Struct, omit_defaults=True, kw_only=True):
     project: str = ""
     metrics: bool = False
     """Instead of exchanges: sums, see ``Sums``."""
+    calls: bool = False
+    """Instead of exchanges: an ``Increment``, then each ``Call`` numbered above ``after``."""
+    after: int = 0
+    epoch: str = ""
+    """Whose number ``after`` is; with another one's, all calls are given."""
 
 
 class Order(msgspec.Struct, omit_defaults=True):

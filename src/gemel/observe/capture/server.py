@@ -15,8 +15,16 @@ import msgspec
 from gemel.errors import GemelError
 from gemel.host.packets import PacketRing
 from gemel.observe.capture.flows import Flows
-from gemel.observe.capture.records import LIMIT, Done, Order, Query, Snapshot, Sums
-from gemel.observe.capture.store import Looker, Store, shown
+from gemel.observe.capture.records import (
+    LIMIT,
+    Done,
+    Increment,
+    Order,
+    Query,
+    Snapshot,
+    Sums,
+)
+from gemel.observe.capture.store import Looker, Store, call, shown
 
 log = logging.getLogger("gemel.capture")
 
@@ -25,6 +33,8 @@ PATIENCE = 30.0
 #: Connections of those who look, at once.
 LOOKERS = 256
 _SWEEP = 10.0
+#: Calls that are written out at once.
+_PIECE = 200
 
 
 class Server:
@@ -38,6 +48,7 @@ class Server:
         self._connections = 0
         self.over = asyncio.Event()
         self._owned = False
+        self._epoch = f"{os.getpid()}-{time.time_ns()}"
 
     # --- packets ----------------------------------------------------------------------
 
@@ -113,6 +124,9 @@ class Server:
             writer.write(msgspec.json.encode(self.sums()) + b"\n")
             await writer.drain()
             return
+        if query.calls:
+            await self._tell_calls(query.after if query.epoch == self._epoch else 0, writer)
+            return
         looker = Looker(query)
         if query.follow:
             self.store.lookers.add(looker)
@@ -127,6 +141,17 @@ class Server:
             self.store.lookers.discard(looker)
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)
+
+    async def _tell_calls(self, after: int, writer: asyncio.StreamWriter) -> None:
+        """Calls for traces, some at a time: packets are read in between."""
+        found = self.store.since(after)
+        head = Increment(self._epoch, self.store.recorded)
+        writer.write(msgspec.json.encode(head) + b"\n")
+        for first in range(0, len(found), _PIECE):
+            piece = [msgspec.json.encode(call(one)) for one in found[first : first + _PIECE]]
+            writer.write(b"\n".join(piece) + b"\n")
+            await writer.drain()
+            await asyncio.sleep(0)
 
     async def _follow(
         self, looker: Looker, gone: asyncio.Future[bytes], writer: asyncio.StreamWriter

@@ -5,10 +5,21 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import deque
+from itertools import islice
 
 import msgspec
 
-from gemel.observe.capture.records import BUCKETS, Edge, Exchange, Part, Peer, Query, Sums
+from gemel.observe.capture.records import (
+    BUCKETS,
+    Call,
+    Edge,
+    Exchange,
+    Part,
+    Peer,
+    Query,
+    Sums,
+)
+from gemel.observe.tracing import context
 
 #: Exchanges that are kept, and their bytes; edges that are counted; what may wait for a looker.
 KEEP, KEEP_BYTES, EDGES, QUEUE = 20_000, 64 << 20, 5_000, 4096
@@ -120,6 +131,11 @@ class Store:
                     break
         return found[::-1]
 
+    def since(self, after: int) -> list[Exchange]:
+        """What is kept and numbered above ``after``, oldest first."""
+        count = min(max(0, self.recorded - after), len(self._kept))
+        return [exchange for exchange, _ in islice(reversed(self._kept), count)][::-1]
+
     def sums(self) -> Sums:
         """Everything counted."""
         return Sums(list(self._edges.values()), self._overflowed, recorded=self.recorded)
@@ -134,3 +150,28 @@ def shown(exchange: Exchange, full: bool) -> bytes:
             response=Part(size=exchange.response.size),
         )
     return msgspec.json.encode(exchange) + b"\n"
+
+
+def call(exchange: Exchange) -> Call:
+    """What of an exchange traces need."""
+    found = context.of(exchange.request.headers)
+    return Call(
+        id=exchange.id,
+        protocol=exchange.protocol,
+        start=exchange.start,
+        duration=exchange.duration,
+        source=exchange.source,
+        target=exchange.target,
+        method=exchange.method,
+        path=exchange.path[:512],
+        host=exchange.host,
+        status=exchange.status,
+        message=(exchange.error or exchange.message)[:512],
+        failed=exchange.failed,
+        sent=exchange.request.size,
+        received=exchange.response.size,
+        connection=exchange.connection,
+        trace=found.trace,
+        parent=found.parent,
+        request=found.request,
+    )
