@@ -19,6 +19,7 @@ from gemel.api import (
     comparing,
     container_streams,
     containers,
+    dashboard,
     debugging,
     execs,
     images,
@@ -60,7 +61,7 @@ def make_router() -> Router:
     router = Router()
     parts = (
         system, containers, container_streams, execs, images, networks, observing, comparing,
-        tracing,
+        tracing, dashboard,
     )  # fmt: skip
     for part in parts:
         part.add_routes(router)

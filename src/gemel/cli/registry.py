@@ -47,6 +47,9 @@ INSIDE: Table = {
     "why": Entry("why", "why", "Say what has happened to a service"),
     "explain": Entry("explain", "explain", "Say which runtime a service has, and why"),
     "compare": Entry("compare", "compare", "Run a service both ways and measure"),
+    "dashboard": Entry(
+        "dashboard", "dashboard", "Open the dashboard: services, map, calls, logs, terminals"
+    ),
     "traffic": Entry("traffic", "traffic", "Show the calls between services"),
     "traces": Entry("traces", "traces", "List what was done for requests, across services"),
     "trace": Entry("traces", "trace", "Draw a request's way through the services"),

@@ -8,6 +8,7 @@ import logging
 from gemel.engine.comparing.service import Comparing
 from gemel.engine.containers import Containers
 from gemel.engine.core import Core, Live
+from gemel.engine.dashboard import Dashboard
 from gemel.engine.debugging import Debugging
 from gemel.engine.execs import Execs
 from gemel.engine.faulting import Faults
@@ -51,6 +52,7 @@ class Engine:
         self.tracing = Tracing(core, self.observing)
         self.faults = Faults(core)
         self.debugging = Debugging(core, self.lifecycle)
+        self.dashboard = Dashboard(core)
         self.system = System(core, self.stopped.set)
 
     @classmethod
@@ -122,6 +124,7 @@ class Engine:
         core = self.core
         left = self.busy
         await self.tracing.close()
+        await self.dashboard.close()
         await self.observing.close()
         await self.faults.close()
         await core.close_tasks()

@@ -318,6 +318,17 @@ class Debugging(Protocol):
         ...
 
 
+class Dashboard(Protocol):
+    """The page that shows all this, served by a process of its own."""
+
+    def state(self) -> Json: ...
+    async def start(self, port: int = 0) -> Json:
+        """Makes sure that it runs: ``Url`` lets one browser in, once."""
+        ...
+
+    async def stop(self) -> bool: ...
+
+
 class Engine(Protocol):
     """The whole."""
 
@@ -332,3 +343,4 @@ class Engine(Protocol):
     faults: Faults
     comparing: Comparing
     debugging: Debugging
+    dashboard: Dashboard

@@ -590,6 +590,24 @@ class MemoryDebugging:
         await self.containers.start(ref)
 
 
+class MemoryDashboard:
+    def __init__(self) -> None:
+        self.running = False
+
+    def state(self) -> Json:
+        return {"Running": self.running, "Port": 7433 if self.running else 0}
+
+    async def start(self, port: int = 0) -> Json:
+        if not 0 <= port < 65536:
+            raise InvalidInput(f"{port} is no port")
+        begun, self.running = not self.running, True
+        return {"Url": "http://127.0.0.1:7433/login/x", "Port": 7433, "Started": begun}
+
+    async def stop(self) -> bool:
+        was, self.running = self.running, False
+        return was
+
+
 class MemoryEngine:
     def __init__(self) -> None:
         self.containers = MemoryContainers()
@@ -603,3 +621,4 @@ class MemoryEngine:
         self.faults = MemoryFaults()
         self.comparing = MemoryComparing()
         self.debugging = MemoryDebugging(self.containers)
+        self.dashboard = MemoryDashboard()

@@ -1,0 +1,330 @@
+"""The dashboard in a real browser, over a real engine with services of both runtimes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.engine import EngineProcess
+
+pytestmark = pytest.mark.root
+
+#: Milliseconds that anything on the page may take: a busy machine is no failure.
+PATIENCE = 60_000
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+COMPOSE = """
+name: shop
+services:
+  web:
+    image: test/busybox
+    command:
+      - sh
+      - -c
+      - |
+        n=0
+        while sleep 0.5; do
+          n=$$((n+1))
+          echo "{\\"level\\":\\"info\\",\\"msg\\":\\"served $$n\\",\\"path\\":\\"/orders\\"}"
+          wget -q -O /dev/null http://api/index.html
+          wget -q -O /dev/null http://api/missing
+        done
+    environment: {API_TOKEN: geheim, COLOUR: green}
+    depends_on: [api]
+  api:
+    image: test/busybox
+    command: ["sh", "-c", "echo 'WARN up' >&2; echo hi > /tmp/index.html; httpd -f -p 80 -h /tmp"]
+    stop_grace_period: 1s
+    healthcheck: {test: ["CMD", "true"], interval: 1s}
+  vm:
+    image: test/busybox
+    runtime: microvm
+    command: ["sh", "-c", "echo from the guest; sleep 100000"]
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(engine: EngineProcess) -> EngineProcess:
+    folder = engine.base / "shop"
+    folder.mkdir()
+    (folder / "compose.yaml").write_text(COMPOSE)
+    engine.gemel("up", "-d", cwd=folder)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    assert program, "the Debian package chromium is missing"
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=program, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+def address(engine: EngineProcess) -> str:
+    return engine.gemel("dashboard", "--no-open").stdout.strip()
+
+
+@pytest.fixture
+def page(shop: EngineProcess, browser: Browser) -> Iterator[Page]:
+    """A page that was let in; what it complains about fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    opened = context.new_page()
+    wrong: list[str] = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+    opened.goto(address(shop))
+    opened.wait_for_selector("tr.one")
+    yield opened
+    context.close()
+    assert not wrong, wrong
+
+
+def until(what: Callable[[], Any], timeout: float = 60) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.1)
+    return found
+
+
+def ask(
+    where: str, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+) -> tuple[int, str, dict[str, str]]:
+    """A request without a browser; headers replace those that are sent by themselves."""
+    parts = urlsplit(where)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    try:
+        connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), dict(answer.getheaders())
+    finally:
+        connection.close()
+
+
+# --- who is let in -----------------------------------------------------------------------
+
+
+def test_nobody_comes_in_without_a_code(shop: EngineProcess) -> None:
+    url = address(shop)
+    for path in ("/", "/app.js", "/api/live", "/api/faults"):
+        status, text, headers = ask(url, path)
+        assert status == 401, path
+        assert "gemel dashboard" in text  # what to do
+        assert "script-src 'self'" in headers["Content-Security-Policy"]
+    assert ask(url, "/login/wrong")[0] == 401
+    assert ask(url, "/", Cookie=f"gemel-{urlsplit(url).port}=wrong")[0] == 401
+
+    status, _, headers = ask(url, urlsplit(url).path)
+    assert status == 200
+    cookie = headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+    session = cookie.partition(";")[0]
+    assert ask(url, "/", Cookie=session)[0] == 200
+    assert ask(url, urlsplit(url).path)[0] == 401  # a code is good for once
+
+
+def test_other_sites_are_not_answered(shop: EngineProcess) -> None:
+    url = address(shop)
+    host = urlsplit(url).netloc
+    session = ask(url, urlsplit(url).path)[2]["Set-Cookie"].partition(";")[0]
+    assert ask(url, "/", Cookie=session, Host="evil.example")[0] == 403
+    assert ask(url, "/", Cookie=session, Origin="http://evil.example")[0] == 403
+    # what acts needs an origin, and its own
+    for headers in ({}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}):
+        assert ask(url, "/api/faults", "DELETE", Cookie=session, **headers)[0] == 403
+        live = {"Upgrade": "websocket", "Connection": "Upgrade", **headers}
+        assert ask(url, "/api/live", Cookie=session, **live)[0] == 403
+    good = {"Cookie": session, "Origin": f"http://{host}"}
+    assert ask(url, "/api/faults", "DELETE", **good)[0] == 200
+    # nonsense has one clear answer
+    assert ask(url, "/api/faults", "POST", b"[", **good)[0] == 400
+    assert ask(url, "/api/instances/none", **good)[0] == 404
+    assert ask(url, "/api/instances/none/explode", "POST", **good)[0] == 404
+    assert ask(url, "/../../etc/passwd", **good)[0] == 404
+
+
+def test_it_has_no_rights_and_instances_do_not_reach_it(shop: EngineProcess) -> None:
+    port = urlsplit(address(shop)).port
+    found = [
+        entry
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and f"{shop.paths.run}".encode() in _cmdline(entry)
+        and b"gemel.web" in _cmdline(entry)
+    ]  # fmt: skip
+    assert len(found) == 1
+    status = (found[0] / "status").read_text()
+    assert re.search(r"^Uid:\s+65534\s", status, re.MULTILINE)
+    assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+    for where in ("127.0.0.1", "$(ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p')"):
+        done = shop.gemel(
+            "exec", "-T", "shop-api-1", "sh", "-c",
+            f"nc -w 3 {where} {port} </dev/null && echo reached", check=False,
+        )  # fmt: skip
+        assert "reached" not in done.stdout
+
+
+def _cmdline(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+# --- what is seen ------------------------------------------------------------------------
+
+
+def test_services(page: Page) -> None:
+    expect(page.locator("tr.one")).to_have_count(3)
+    vm = page.locator("tr.one[data-name=shop-vm-1]")
+    expect(vm).to_contain_text("micro VM")
+    expect(vm).to_contain_text(re.compile("cloned|cold"))
+    expect(vm).to_contain_text(re.compile(r"\d+ MiB"))
+    api = page.locator("tr.one[data-name=shop-api-1]")
+    expect(api).to_contain_text("healthy")
+
+    page.locator("tr.one[data-name=shop-web-1]").click()
+    drawer = page.locator("#drawer")
+    expect(drawer).to_contain_text("COLOUR")
+    expect(drawer).to_contain_text("green")
+    assert "geheim" not in page.content()
+    page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
+
+    api.hover()
+    api.get_by_title("Stop", exact=True).click()
+    expect(api).to_contain_text("exited")
+    api.get_by_title("Start", exact=True).click()
+    expect(api).to_contain_text("healthy")
+
+
+def test_keyboard_and_colours(page: Page) -> None:
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(page.locator("tr.selected")).to_have_attribute("data-name", "shop-vm-1")
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+    expect(page.locator("#drawer")).to_contain_text("shop-api-1")
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.keyboard.type("web")
+    expect(page.locator("tr.one")).to_have_count(1)
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    expect(page.locator("#help")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#help")).to_be_hidden()
+
+    def colour() -> str:
+        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    light = colour()
+    page.keyboard.press("d")
+    until(lambda: colour() != light)
+    page.reload()
+    page.wait_for_selector("tr.one")
+    assert colour() != light  # it is remembered
+    page.emulate_media(color_scheme="dark")
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    page.wait_for_selector("tr.one")
+    assert colour() != light  # it goes with the system's
+    page.keyboard.press("g")
+    page.keyboard.press("l")
+    expect(page).to_have_title("Logs · gemel")
+
+
+def test_logs_of_all_services_in_one_time_line(page: Page) -> None:
+    page.goto(page.url.partition("#")[0] + "#/logs")
+    lines = page.locator(".line:not([hidden])")
+    page.locator("#search").fill("from the guest")
+    expect(lines).to_have_count(1)
+    page.locator("#search").fill("warn up")
+    expect(lines.first).to_have_class(re.compile("level-warn"))
+    page.locator("#search").fill("")
+    web = lines.filter(has_text="served").last
+    expect(web).to_contain_text("path=/orders")  # fields of a structured line
+    expect(web).to_have_class(re.compile("level-info"))
+    seen = lines.filter(has_text="served").last.inner_text()
+    until(lambda: lines.filter(has_text="served").last.inner_text() != seen)  # it follows
+
+    page.locator("#search").fill("served")
+    expect(lines.filter(has_text="from the guest")).to_have_count(0)
+    expect(page.locator("mark").first).to_have_text("served")
+    page.locator("#search").fill("")
+    page.locator(".chip", has_text="info").click()
+    expect(lines.filter(has_text="served")).to_have_count(0)
+    page.locator(".chip", has_text="info").click()
+    lines.filter(has_text="served").last.click()
+    expect(page.locator("#drawer")).to_contain_text("/orders")
+
+
+def test_levels(page: Page) -> None:
+    levels = page.evaluate(
+        """async (lines) => {
+            const { level } = await import('/loglines.js');
+            return lines.map(level);
+        }""",
+        [
+            '{"level":"warning","msg":"x"}', '{"level":50,"msg":"x"}', '{"severity":"INFO"}',
+            '{"msg":"x"}', "{broken", "2026-01-01 12:00:00 ERROR x", "[warn] x",
+            "time=1 level=debug msg=x", "W1128 13:00:00.0 1 x.go:1] x", "INFO:     started",
+            "there was an error in the text", '1.2.3.4 - - [x] "GET / HTTP/1.1" 503 12', "hello",
+        ],
+    )  # fmt: skip
+    assert levels == [
+        "warn", "error", "info", "", "", "error", "warn", "debug", "warn", "info", "", "error", "",
+    ]  # fmt: skip
+
+
+# --- its life ----------------------------------------------------------------------------
+
+
+def test_one_process_that_can_be_ended(fresh_engine: EngineProcess) -> None:
+    one = json.loads(fresh_engine.gemel("dashboard", "--format", "json").stdout)
+    two = json.loads(fresh_engine.gemel("dashboard", "--format", "json").stdout)
+    assert one["Started"] and not two["Started"]
+    assert one["Port"] == two["Port"] and one["Url"] != two["Url"]
+    other = one["Port"] + 1
+    refused = fresh_engine.gemel("dashboard", "--port", str(other), check=False)
+    assert refused.returncode != 0 and "--stop" in refused.stderr
+    assert "has ended" in fresh_engine.gemel("dashboard", "--stop").stdout
+    assert "did not run" in fresh_engine.gemel("dashboard", "--stop").stdout
+    with pytest.raises(OSError):
+        ask(one["Url"], "/")
+    # a port of one's own; and an engine that dies takes the page with it
+    url = fresh_engine.gemel("dashboard", "--port", str(other)).stdout.strip()
+    assert urlsplit(url).port == other
+    assert ask(url, "/")[0] == 401
+    fresh_engine.kill_hard()
+
+    def gone() -> bool:
+        try:
+            ask(url, "/")
+        except OSError:
+            return True
+        return False
+
+    until(gone)
