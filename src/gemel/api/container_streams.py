@@ -193,9 +193,13 @@ async def get_archive(call: Call) -> web.StreamResponse:
 async def put_archive(call: Call) -> web.StreamResponse:
     """PUT /containers/{id}/archive"""
     path = _path(call)
+    keep = call.query.flag("noOverwriteDirNonDir")
+    as_user = call.query.flag("copyUIDGID")
     tar: AsyncIterator[bytes] = decompressed(call.chunks())
     try:
-        await call.engine.containers.write_archive(call.args["id"], path, tar)
+        await call.engine.containers.write_archive(
+            call.args["id"], path, tar, keep=keep, as_user=as_user
+        )
     finally:
         await close_iterator(tar)
     return empty(200)

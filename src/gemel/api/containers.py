@@ -8,11 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
+from gemel.api import decode
 from gemel.api.call import Call
 from gemel.api.respond import JSON, empty, json_line, json_response
 from gemel.api.routing import Router
 from gemel.engine.facade import CommitRequest, Json
 from gemel.errors import GemelError, InvalidInput, NotFound
+from gemel.model import fields
 from gemel.model.docker import CreateRequest
 
 #: Seconds between the samples of a stream of stats.
@@ -48,9 +50,12 @@ async def list_(call: Call) -> web.StreamResponse:
 
 async def create(call: Call) -> web.StreamResponse:
     """POST /containers/create"""
-    request = await call.decode(CreateRequest)
+    body = await call.json_body()
+    request = decode.decode(body, CreateRequest)
+    warned = fields.warnings(decode.parse_json(body), fields.CREATE)
     name = call.query.text("name").removeprefix("/") or None
     made = await call.engine.containers.create(request, name, call.query.text("platform"))
+    made["Warnings"] = [*(made.get("Warnings") or []), *warned]
     return json_response(made, status=201)
 
 
@@ -237,9 +242,10 @@ async def stats(call: Call) -> web.StreamResponse:
 
 async def update(call: Call) -> web.StreamResponse:
     """POST /containers/{id}/update"""
-    return json_response(
-        await call.engine.containers.update(call.args["id"], await call.decode_object())
-    )
+    body = await call.decode_object()
+    warned = fields.warnings(body, fields.CONTAINER_UPDATE)
+    answer = await call.engine.containers.update(call.args["id"], body)
+    return json_response({**answer, "Warnings": [*(answer.get("Warnings") or []), *warned]})
 
 
 async def prune(call: Call) -> web.StreamResponse:

@@ -8,7 +8,8 @@ from gemel.api import decode
 from gemel.api.call import Call
 from gemel.api.respond import empty, json_response
 from gemel.api.routing import Router
-from gemel.errors import InvalidInput
+from gemel.errors import InvalidInput, Unsupported
+from gemel.model import fields
 from gemel.model.docker import EndpointSettings, NetworkCreate, VolumeCreate
 
 
@@ -24,10 +25,13 @@ async def inspect_network(call: Call) -> web.StreamResponse:
 
 async def create_network(call: Call) -> web.StreamResponse:
     """POST /networks/create"""
-    request = await call.decode(NetworkCreate)
+    body = await call.json_body()
+    request = decode.decode(body, NetworkCreate)
+    warned = fields.warnings(decode.parse_json(body), fields.NETWORK_CREATE)
     if not request.name:
         raise InvalidInput("network name is invalid: name is empty")
-    return json_response(await call.engine.networks.create(request), status=201)
+    answer = await call.engine.networks.create(request)
+    return json_response({**answer, "Warning": "; ".join(warned)}, status=201)
 
 
 async def remove_network(call: Call) -> web.StreamResponse:
@@ -40,6 +44,8 @@ async def connect(call: Call) -> web.StreamResponse:
     """POST /networks/{id}/connect"""
     body = await call.decode_object()
     container = decode.field(body, "Container", str, "")
+    if warned := fields.warnings(body, fields.CONNECT):  # the answer has no place for them
+        raise Unsupported(warned[0], resolution="leave it out")
     settings = decode.field(body, "EndpointConfig", EndpointSettings, EndpointSettings())
     if not container:
         raise InvalidInput("the field Container is missing")
@@ -77,6 +83,8 @@ async def create_volume(call: Call) -> web.StreamResponse:
     """POST /volumes/create"""
     body = await call.json_body(required=False)
     request = decode.decode(body, VolumeCreate) if body.strip() else VolumeCreate()
+    if body.strip():
+        fields.warnings(decode.parse_json(body), fields.VOLUME_CREATE)
     return json_response(await call.engine.volumes.create(request), status=201)
 
 

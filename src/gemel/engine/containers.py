@@ -7,17 +7,28 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable
 
-from gemel.engine import attaching, committing, creation, filters, inspect, resolve, spec, stats
+from gemel.engine import (
+    attaching,
+    committing,
+    creation,
+    filters,
+    inspect,
+    resolve,
+    spec,
+    stats,
+    tarowner,
+)
 from gemel.engine.core import Core, Live
 from gemel.engine.facade import Attached, CommitRequest, Filters, Json, Jsons, LogQuery
 from gemel.engine.handover import Handover
 from gemel.engine.lifecycle import Lifecycle
 from gemel.engine.records import Container, parse_stamp
-from gemel.errors import Conflict, GemelError, InvalidInput
+from gemel.errors import Conflict, GemelError, InvalidInput, NotFound
 from gemel.host.files import disk_use
 from gemel.model.docker import CreateRequest, HostConfig
 from gemel.model.instance import InstanceSpec
 from gemel.runtime.base import PathStat
+from gemel.runtime.container import users
 
 
 class Containers:
@@ -264,11 +275,27 @@ class Containers:
         found = await runtime.stat_path(full, path, running)
         return found, runtime.read_archive(full, path, running)
 
-    async def write_archive(self, ref: str, path: str, tar: AsyncIterator[bytes]) -> None:
-        """docker cp into a container. Raises NotFound."""
+    async def write_archive(
+        self,
+        ref: str,
+        path: str,
+        tar: AsyncIterator[bytes],
+        *,
+        keep: bool = True,
+        as_user: bool = False,
+    ) -> None:
+        """docker cp into a container. Raises NotFound, InvalidInput. See facade."""
         one = self.core.container(ref)
         full = await self._files_spec(one)
-        await self.core.runtime(one).write_archive(full, path, tar, one.state.running)
+        runtime, running = self.core.runtime(one), one.state.running
+        if as_user and one.request.user:
+            passwd, group = [b"", b""]
+            with contextlib.suppress(NotFound):
+                passwd = await tarowner.text(runtime.read_archive(full, "/etc/passwd", running))
+                group = await tarowner.text(runtime.read_archive(full, "/etc/group", running))
+            owner = users.resolve(one.request.user, (), passwd, group)
+            tar = tarowner.owned(tar, owner.uid, owner.gid)
+        await runtime.write_archive(full, path, tar, running, keep=keep)
 
     async def stat_path(self, ref: str, path: str) -> PathStat:
         """What lies at a path. Raises NotFound."""

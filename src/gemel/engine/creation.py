@@ -156,6 +156,7 @@ _UPDATABLE = {
     "CpuPeriod": "cpu_period",
     "CpuQuota": "cpu_quota",
     "CpusetCpus": "cpuset_cpus",
+    "CpusetMems": "cpuset_mems",
     "MemoryReservation": "memory_reservation",
     "MemorySwap": "memory_swap",
     "NanoCpus": "nano_cpus",
@@ -178,7 +179,8 @@ def updated_host(host: HostConfig, body: Json) -> HostConfig:
     try:
         result = msgspec.convert(merged, HostConfig)
         for field, value in changes.items():
-            setattr(result, field, int(value))
+            kind = type(getattr(HostConfig(), field))
+            setattr(result, field, str(value) if kind is str else int(value))
     except (msgspec.ValidationError, ValueError, TypeError) as error:
         raise InvalidInput("the update is not understood", details=str(error)) from error
     resolve.resources(result)

@@ -198,6 +198,7 @@ def resources(host: HostConfig) -> Resources:
         cpus=cpus,
         cpu_shares=host.cpu_shares or None,
         cpuset=host.cpuset_cpus,
+        cpuset_mems=host.cpuset_mems,
         pids=pids,
         shm_size=host.shm_size or (64 << 20),
         oom_score_adj=host.oom_score_adj,
@@ -217,7 +218,8 @@ _HARMLESS_OPTIONS = {
 
 def security(host: HostConfig) -> Security:
     """Capabilities, seccomp, no-new-privileges. Raises Unsupported for what is not carried out."""
-    seccomp, no_new_privileges, masked = "default", False, True
+    seccomp, no_new_privileges = "default", False
+    masked = host.masked_paths != []  # an empty list, not none: as docker sends systempaths
     for option in host.security_opt or []:
         key, _, value = (
             option.replace(":", "=", 1).partition("=")
@@ -441,13 +443,12 @@ LOG_DRIVERS = frozenset(
 
 
 def refused(request: CreateRequest) -> list[str]:
-    """Raises Unsupported for what would change behaviour; gives warnings for what is harmless."""
+    """Raises Unsupported for what would change behaviour; gives warnings for what is harmless.
+
+    Whole fields that have no effect are told of by the API (gemel.model.fields).
+    """
     host = request.host_config or HostConfig()
     warnings = []
-    if host.cgroup_parent:
-        warnings.append("CgroupParent is not used: gemel keeps its own control groups")
-    if host.blkio_weight:
-        warnings.append("BlkioWeight is not carried out")
     if host.userns_mode not in ("", "host"):
         raise Unsupported(f"user namespace mode {host.userns_mode!r} is not supported")
     if host.device_requests:

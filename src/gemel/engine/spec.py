@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from gemel.engine import otlp, resolve
 from gemel.engine.core import Core, Once
-from gemel.engine.records import Container
-from gemel.errors import Conflict, Unsupported
+from gemel.engine.records import Container, EndpointRecord
+from gemel.errors import Conflict, NotFound, Unsupported
 from gemel.host import files
 from gemel.model.docker import HostConfig
 from gemel.model.instance import (
@@ -137,8 +139,8 @@ def _gateway(entry: str, gateways: list[str]) -> str:
 
 
 def _links(core: Core, one: Container) -> list[str]:
-    """``--link other:alias`` as lines of /etc/hosts (legacy)."""
-    result = []
+    """``--link other:alias`` and links of endpoints as lines of /etc/hosts (legacy)."""
+    result = [line for end in one.endpoints for line in _endpoint_links(core, end)]
     for link in (one.request.host_config or HostConfig()).links or []:
         name, _, alias = link.partition(":")
         other = core.container(name)
@@ -146,6 +148,17 @@ def _links(core: Core, one: Container) -> list[str]:
         if address:
             result.append(f"{alias.rpartition('/')[2] or other.name}:{address}")
     return result
+
+
+def _endpoint_links(core: Core, end: EndpointRecord) -> Iterator[str]:
+    """Links on one network; what is not there (yet) has no name, as with dockerd."""
+    for link in end.settings.links or []:
+        name, _, alias = link.partition(":")
+        with contextlib.suppress(NotFound):
+            other = core.container(name)
+            for place in other.endpoints:
+                if place.network_id == end.network_id and place.address:
+                    yield f"{alias or other.name}:{place.address}"
 
 
 def mounts(core: Core, one: Container) -> tuple[Mount, ...]:
@@ -204,7 +217,7 @@ def process(one: Container, size: tuple[int, int] | None = None) -> Process:
         groups=tuple(host.group_add or []),
         tty=request.tty,
         stdin=request.open_stdin,
-        size=size,
+        size=size or _console(host),
         privileged=host.privileged,
     )
 
@@ -212,6 +225,12 @@ def process(one: Container, size: tuple[int, int] | None = None) -> Process:
 def _with_otlp(core: Core, one: Container, made: Process) -> Process:
     told = otlp.environment(core, one)
     return msgspec.structs.replace(made, env=(*made.env, *told)) if told else made
+
+
+def _console(host: HostConfig) -> tuple[int, int] | None:
+    """Rows and columns that the client's terminal had; zeros say that it had none."""
+    size = host.console_size or []
+    return (size[0], size[1]) if len(size) == 2 and all(0 < n < 65536 for n in size) else None
 
 
 def check_capabilities(core: Core, one: Container) -> None:

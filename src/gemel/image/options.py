@@ -145,6 +145,11 @@ def _limits(query: Mapping[str, str]) -> Limits:
     return limits
 
 
+def _given(text: str, empty: str) -> str:
+    """docker sends ``null`` for what it has not been given."""
+    return empty if text in ("", "null") else text
+
+
 class _Ulimit(msgspec.Struct, rename="pascal"):
     name: str
     soft: int
@@ -153,7 +158,7 @@ class _Ulimit(msgspec.Struct, rename="pascal"):
 
 def _ulimits(text: str) -> list[str]:
     made = []
-    for limit in _json(text or "[]", "ulimits", list[_Ulimit]):
+    for limit in _json(_given(text, "[]"), "ulimits", list[_Ulimit]):
         if not _ULIMIT.fullmatch(limit.name):
             raise InvalidInput(f"{limit.name!r} is no name of a ulimit")
         made.append(f"{limit.name}={limit.soft}:{limit.hard}")
@@ -161,7 +166,7 @@ def _ulimits(text: str) -> list[str]:
 
 
 def _contexts(text: str) -> dict[str, str]:
-    made = _json(text or "{}", "contexts", dict[str, str])
+    made = _json(_given(text, "{}"), "contexts", dict[str, str])
     if len(made) > _MOST_CONTEXTS:
         raise InvalidInput(f"a build has more than {_MOST_CONTEXTS} further contexts")
     for name, place in made.items():
@@ -201,7 +206,9 @@ def _tag(text: str) -> Reference:
 
 def _strings(query: Mapping[str, str], key: str, *, names: bool = False) -> dict[str, str]:
     """An object of strings. A null (an argument without value) is left out, as dockerd does."""
-    values = _json(query.get(key, "") or "{}", key, dict[str, str | int | float | bool | None])
+    values = _json(
+        _given(query.get(key, ""), "{}"), key, dict[str, str | int | float | bool | None]
+    )
     found: dict[str, str] = {}
     for name, value in values.items():
         if names and not _NAME.fullmatch(name):

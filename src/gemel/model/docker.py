@@ -139,6 +139,7 @@ class HostConfig(Wire):
     init: bool | None = None
     pids_limit: int | None = None
     ulimits: list[UlimitSpec] | None = None
+    console_size: list[int] | None = None
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
 

@@ -81,6 +81,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     cpus: float | None = None
     cpu_shares: int | None = None
     cpuset: str = ""
+    cpuset_mems: str = ""
     pids: int | None = None
     shm_size: int = 64 << 20
     oom_score_adj: int = 0

@@ -177,9 +177,19 @@ class Runtime(Protocol):
         ...
 
     async def write_archive(
-        self, spec: InstanceSpec, path: str, tar: AsyncIterator[bytes], running: bool
+        self,
+        spec: InstanceSpec,
+        path: str,
+        tar: AsyncIterator[bytes],
+        running: bool,
+        *,
+        keep: bool = True,
     ) -> None:
-        """Unpacks a tar into folder ``path``. Never leaves the instance's own root."""
+        """Unpacks a tar into folder ``path``. Never leaves the instance's own root.
+
+        keep: a folder is not replaced by a file, nor the other way round (a micro VM always
+        keeps them).
+        """
         ...
 
     def read_root(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:

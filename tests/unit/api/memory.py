@@ -244,7 +244,15 @@ class MemoryContainers:
 
         return Stat(), pieces()
 
-    async def write_archive(self, ref: str, path: str, tar: AsyncIterator[bytes]) -> None:
+    async def write_archive(
+        self,
+        ref: str,
+        path: str,
+        tar: AsyncIterator[bytes],
+        *,
+        keep: bool = True,
+        as_user: bool = False,
+    ) -> None:
         box = self.find(ref)
         box.files = b"".join([piece async for piece in tar])
 

@@ -141,6 +141,8 @@ def test_options_of_a_build() -> None:
                  "--pull=false"):  # fmt: skip
         assert part in words
     assert "N=" not in words
+    sent = dict.fromkeys(("ulimits", "contexts", "cachefrom", "labels", "buildargs"), "null")
+    assert options.parse(sent) == options.BuildOptions()  # docker's way to say: not given
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import queue
+import shutil
 import stat
 import tarfile
 import threading
@@ -269,13 +270,14 @@ class _Padded:
         return data
 
 
-async def write(root_path: Path, path: str, tar: AsyncIterator[bytes]) -> None:
+async def write(root_path: Path, path: str, tar: AsyncIterator[bytes], keep: bool = True) -> None:
     """Unpacks a tar (or a compressed one) into the folder ``path``.
 
-    Raises NotFound, InvalidInput (no folder, no tar), Failed.
+    keep: a folder is not replaced by a file, nor the other way round. Raises
+    NotFound, InvalidInput (no folder, no tar), Failed.
     """
     channel = _Channel()
-    work = asyncio.create_task(asyncio.to_thread(_unpack, root_path, path, channel))
+    work = asyncio.create_task(asyncio.to_thread(_unpack, root_path, path, channel, keep))
     try:
         async for piece in tar:
             for at in range(0, len(piece), PIECE):
@@ -316,7 +318,7 @@ class _Source:
             self._over = self._channel.get() is None
 
 
-def _unpack(root_path: Path, path: str, channel: _Channel) -> None:
+def _unpack(root_path: Path, path: str, channel: _Channel, keep: bool) -> None:
     try:
         with rooted.root(root_path) as root:
             try:
@@ -330,7 +332,7 @@ def _unpack(root_path: Path, path: str, channel: _Channel) -> None:
                 os.close(folder)
             source = _Source(channel)
             with tarfile.open(fileobj=source, mode="r|*") as tar:  # type: ignore[call-overload]
-                unpacker = _Unpacker(root, path)
+                unpacker = _Unpacker(root, path, keep)
                 for entry in tar:
                     unpacker.add(tar, entry)
                 unpacker.finish()
@@ -348,8 +350,9 @@ def _unpack(root_path: Path, path: str, channel: _Channel) -> None:
 class _Unpacker:
     """Makes the entries of a tar under a folder of the root."""
 
-    def __init__(self, root: int, folder: str) -> None:
+    def __init__(self, root: int, folder: str, keep: bool) -> None:
         self._root = root
+        self._keep = keep
         self._folder = "/" + folder.strip("/")
         self._folders: list[tuple[str, tarfile.TarInfo]] = []
 
@@ -387,15 +390,23 @@ class _Unpacker:
         except FileNotFoundError:
             pass
         except IsADirectoryError:
-            raise InvalidInput(f"cannot overwrite directory {path} with non-directory") from None
+            if self._keep:
+                raise InvalidInput(
+                    f"cannot overwrite directory {path} with non-directory"
+                ) from None
+            shutil.rmtree(name, dir_fd=parent)  # follows no link
 
     def _make_folder(self, parent: int, name: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=parent)
             return
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if not stat.S_ISDIR(found.st_mode) and not stat.S_ISLNK(found.st_mode):
+        if stat.S_ISDIR(found.st_mode) or (self._keep and stat.S_ISLNK(found.st_mode)):
+            return
+        if self._keep:
             raise InvalidInput(f"cannot overwrite non-directory {name} with directory")
+        os.unlink(name, dir_fd=parent)
+        os.mkdir(name, 0o755, dir_fd=parent)
 
     def _make(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, parent: int, name: str) -> None:
         if entry.isreg():

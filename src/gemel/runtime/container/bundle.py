@@ -272,6 +272,8 @@ def limits(wanted: Resources, host: Host) -> Json:
         cpu["shares"] = wanted.cpu_shares
     if wanted.cpuset:
         cpu["cpus"] = wanted.cpuset
+    if wanted.cpuset_mems:
+        cpu["mems"] = wanted.cpuset_mems
     if cpu:
         found["cpu"] = cpu
     if wanted.pids and wanted.pids > 0:

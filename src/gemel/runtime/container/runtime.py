@@ -465,12 +465,18 @@ class ContainerRuntime:
                 yield piece
 
     async def write_archive(
-        self, spec: InstanceSpec, path: str, tar: AsyncIterator[bytes], running: bool
+        self,
+        spec: InstanceSpec,
+        path: str,
+        tar: AsyncIterator[bytes],
+        running: bool,
+        *,
+        keep: bool = True,
     ) -> None:
         if spec.security.readonly_rootfs and not archive.in_volume(spec, path):
             raise Conflict("container rootfs is marked read-only")
         async with self._view(spec) as root:
-            await archive.write(root, path, tar)
+            await archive.write(root, path, tar, keep)
 
     async def read_root(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
         skip = layer.foreign(spec)

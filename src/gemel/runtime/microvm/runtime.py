@@ -408,7 +408,13 @@ class MicroVmRuntime:
                 yield piece
 
     async def write_archive(
-        self, spec: InstanceSpec, path: str, tar: AsyncIterator[bytes], running: bool
+        self,
+        spec: InstanceSpec,
+        path: str,
+        tar: AsyncIterator[bytes],
+        running: bool,
+        *,
+        keep: bool = True,
     ) -> None:
         """By a tar inside the guest. Raises Conflict where the instance is read-only."""
         if spec.security.readonly_rootfs and not in_volume(spec, path):

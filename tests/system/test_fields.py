@@ -1,0 +1,84 @@
+"""What clients still send: warned of in the answer, or carried out, against a real engine."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine import IMAGE, EngineProcess
+
+pytestmark = pytest.mark.root
+
+
+def create(engine: EngineProcess, name: str, host: dict[str, Any], **more: Any) -> dict[str, Any]:
+    body = {"Image": IMAGE, "Cmd": ["sleep", "1000"], "HostConfig": host, **more}
+    made = engine.ok("POST", f"/containers/create?name={name}", body)
+    assert isinstance(made, dict)
+    return made
+
+
+def test_warnings_and_old_fields(engine: EngineProcess) -> None:
+    made = create(
+        engine, "warned",
+        {"BlkioWeight": 300, "StorageOpt": {"size": "1G"}, "MemorySwappiness": -1, "Init": True,
+         "MaskedPaths": [], "ReadonlyPaths": [], "CpusetMems": "0"},
+    )  # fmt: skip
+    assert made["Warnings"] == [
+        "BlkioWeight has no effect: block I/O is not limited",
+        "StorageOpt has no effect: a writable layer has no limit",
+    ]
+    engine.gemel("start", "warned")
+    done = engine.gemel("exec", "warned", "sh", "-c", "mount | grep -c ' /proc/k'", check=False)
+    assert done.stdout.strip() == "0", "docker's systempaths=unconfined comes as empty MaskedPaths"
+    answer = engine.ok("POST", "/containers/warned/update", {"BlkioWeight": 9, "CpusetCpus": "0"})
+    assert answer["Warnings"] == ["BlkioWeight has no effect: block I/O is not limited"]
+    engine.gemel("rm", "-f", "warned")
+
+
+def test_links_of_an_endpoint(engine: EngineProcess) -> None:
+    """docker-compose 1 sends links so."""
+    engine.ok("POST", "/networks/create", {"Name": "linked"})
+    for name, links in (("first", None), ("second", ["first:alias", "nothing:other"])):
+        config = {"EndpointsConfig": {"linked": {"Links": links}}}
+        create(engine, name, {"NetworkMode": "linked", "Init": True}, NetworkingConfig=config)
+        engine.gemel("start", name)
+    hosts = engine.gemel("exec", "second", "cat", "/etc/hosts").stdout
+    [first] = json.loads(engine.gemel("inspect", "first").stdout)
+    address = first["NetworkSettings"]["Networks"]["linked"]["IPAddress"]
+    assert any(line.split() == [address, "alias"] for line in hosts.splitlines()), hosts
+    engine.gemel("rm", "-f", "first", "second")
+    engine.gemel("network", "rm", "linked")
+
+
+@pytest.mark.parametrize("runtime", ["container", "microvm"])
+def test_archives_as_a_user_and_over_folders(
+    engine: EngineProcess, runtime: str, tmp_path: Path
+) -> None:
+    name = f"put-{runtime}"
+    create(engine, name, {"Runtime": runtime, "Init": True}, User="app")
+    engine.gemel("start", name)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for path, kind, data in (("there", tarfile.REGTYPE, b"new"), ("f", tarfile.DIRTYPE, b"")):
+            entry = tarfile.TarInfo(path)
+            entry.type, entry.size, entry.mode = kind, len(data), 0o755
+            tar.addfile(entry, io.BytesIO(data))
+    engine.gemel("exec", "-u", "0", name, "sh", "-c", "mkdir -p /tmp/x/there/in; echo > /tmp/x/f")
+    path = f"/containers/{name}/archive?path=/tmp/x"
+    status, answer = engine.call("PUT", f"{path}&noOverwriteDirNonDir=1", out.getvalue())
+    assert status >= 400, answer
+    if runtime == "microvm":
+        engine.gemel("exec", "-u", "0", name, "rm", "-r", "/tmp/x/there", "/tmp/x/f")
+    engine.ok("PUT", f"{path}&copyUIDGID=1", out.getvalue())
+    script = "stat -c '%U %F' /tmp/x/there /tmp/x/f; cat /tmp/x/there"
+    assert engine.gemel("exec", name, "sh", "-c", script).stdout.splitlines() == [
+        "app regular file",
+        "app directory",
+        "new",
+    ]
+    engine.gemel("rm", "-f", name)
