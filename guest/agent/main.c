@@ -18,6 +18,7 @@
 #include "procs.h"
 #include "protocol.h"
 #include "session.h"
+#include "touch.h"
 
 #define PORT_DEADLINE_MS 20000
 #define FREEZE_DEADLINE_MS 10000
@@ -169,6 +170,9 @@ static void take_control(const struct frame *frame)
 	case H_PREPARE:
 		/* clones of this guest may have shares, whatever it has itself */
 		load_modules("virtiofs");
+		break;
+	case H_CHANGED:
+		touch_changed(frame->payload, frame->length);
 		break;
 	case H_USAGE:
 		answer_usage();

@@ -35,6 +35,7 @@ enum host_frame {
 	H_CLOSE = 14,
 	H_PROCESSES = 15,
 	H_PREPARE = 16,
+	H_CHANGED = 17,
 };
 
 enum guest_frame {

@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "relay.h"
+#include "watch.h"
 
 static void broke(struct relay *r, const char *rule)
 {
@@ -141,6 +142,7 @@ static void service_frame(struct relay *r, const struct frame *f)
         r->deadline = 0;
         note_time(r, "the service has started");
         relay_started(r);
+        watch_start(r);
         clients_pump_input(r);
         break;
     case G_STDOUT:

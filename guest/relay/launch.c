@@ -97,8 +97,9 @@ static bool take_device(struct launch *l, const struct record *r)
     } else if (!strcmp(key, "share") && r->count > 5 && l->n_shares < MAX_SHARES) {
         if (strchr(r->text[3], '/') || !strcmp(r->text[3], ".") || !strcmp(r->text[3], ".."))
             return false;
-        l->shares[l->n_shares++] = (struct share){(int)fd, r->text[2], r->text[3],
-                                                  !strcmp(r->text[4], "ro"), copy_args(r, 5)};
+        l->shares[l->n_shares++] =
+            (struct share){.fd = (int)fd, .source = r->text[2], .name = r->text[3],
+                           .readonly = !strcmp(r->text[4], "ro"), .argv = copy_args(r, 5)};
         return l->shares[l->n_shares - 1].argv != NULL;
     } else {
         return false;
@@ -149,6 +150,8 @@ static bool take(struct launch *l, const struct record *r)
     } else if (!strcmp(key, "start") && r->count == 2) {
         l->start = (unsigned char *)r->text[1];
         l->start_length = r->length[1];
+    } else if (!strcmp(key, "watch") && r->count == 2 && l->n_shares) {
+        l->shares[l->n_shares - 1].tag = r->text[1];
     } else if (!strcmp(key, "probe") && r->count == 1) {
         l->probe = true;
     } else if (!strcmp(key, "template") && r->count == 1) {

@@ -20,6 +20,7 @@ struct share {
     int fd; /* in QEMU: the connection to it */
     const char *source, *name; /* name: "" for a folder, else what the file is called inside */
     bool readonly;
+    const char *tag; /* the guest's name for it, if changes by the host are told; else NULL */
     char **argv;
 };
 

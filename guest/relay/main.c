@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "relay.h"
+#include "watch.h"
 
 static struct relay relay;
 
@@ -204,7 +205,7 @@ static void take_signals(struct relay *r)
     }
 }
 
-enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_QMP, P_CLIENTS };
+enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_QMP, P_WATCH, P_CLIENTS };
 
 static void turn(struct relay *r)
 {
@@ -218,6 +219,7 @@ static void turn(struct relay *r)
     p[P_ERRORS] = (struct pollfd){r->errors, POLLIN, 0};
     p[P_READY] = (struct pollfd){r->ready, 0, 0};
     p[P_QMP] = (struct pollfd){r->qmp, POLLIN, 0};
+    p[P_WATCH] = (struct pollfd){crowded ? -1 : r->watch, POLLIN, 0};
     for (int i = 0; i < MAX_CLIENTS; i++) {
         short events = crowded ? 0 : POLLIN;
         if (queue_used(&r->clients[i].out))
@@ -236,6 +238,8 @@ static void turn(struct relay *r)
     }
     if (p[P_QMP].revents && r->qmp >= 0)
         qmp_read(r);
+    if (p[P_WATCH].revents && r->watch >= 0)
+        watch_read(r);
     if (p[P_AGENT].revents & (POLLIN | POLLHUP | POLLERR))
         guest_read(r);
     for (int i = 0; i < MAX_CLIENTS && r->state != DONE; i++)
@@ -353,7 +357,7 @@ static void detach(int ready)
 int main(int argc, char **argv)
 {
     struct relay *r = &relay;
-    r->agent = r->errors = r->qmp = r->listener = r->signals = r->guest_log = r->log.fd = -1;
+    r->agent = r->errors = r->qmp = r->watch = r->listener = r->signals = r->guest_log = r->log.fd = -1;
     r->ready = argc == 2 ? atoi(argv[1]) : -1;
     r->next_session = 2;
     r->from_guest.limit = 4 * FRAME_PAYLOAD_MAX;

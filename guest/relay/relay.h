@@ -53,7 +53,8 @@ struct relay {
     int64_t time_sent;
     bool start_due; /* the guest is ready, and not all who want to be there are attached */
 
-    pid_t vmm, shares[MAX_SHARES];
+    pid_t vmm, watcher, shares[MAX_SHARES];
+    int watch; /* what the watcher tells of; -1 without one */
     int agent, errors, qmp; /* qmp: -1 but for templates and clones that are being made */
     char qmp_line[8192];
     size_t qmp_used;

@@ -16,6 +16,7 @@
 #include "child.h"
 #include "memory.h"
 #include "relay.h"
+#include "watch.h"
 
 struct opened {
     struct placed fds[MAX_PLACED];
@@ -265,6 +266,7 @@ void vm_end(struct relay *r)
     sigset_t child;
     struct timespec moment = {.tv_nsec = 20 * 1000 * 1000};
     int64_t until = now_ms() + 3000;
+    watch_end(r);
     if (r->vmm)
         kill(r->vmm, SIGKILL);
     for (size_t i = 0; i < r->launch.n_shares; i++)

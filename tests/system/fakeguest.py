@@ -12,6 +12,7 @@ import time
 
 CONFIG, START, STDIN, SIGNAL, CREDIT, SHUTDOWN, EXEC = 1, 2, 4, 7, 8, 9, 3
 PING, PONG = 10, 73
+CHANGED = 17
 HELLO, READY, STARTED, STDOUT, STDERR, EXIT, ERROR, STDIN_CREDIT = 65, 66, 67, 68, 69, 70, 71, 72
 
 
@@ -148,6 +149,8 @@ def echo():
             send(frame(session, STDIN_CREDIT, struct.pack("<I", len(payload))))
         elif kind == EXEC:
             send(frame(session, STARTED, struct.pack("<I", 100 + session)))
+        elif kind == CHANGED:
+            send(frame(1, STDOUT, b"changed %s\n" % payload.replace(b"\0", b":")))
         elif kind == SIGNAL and session == 1:
             end(128 + payload[0])
         elif kind == SIGNAL:

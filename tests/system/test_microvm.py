@@ -338,6 +338,46 @@ async def test_a_clone_that_fails_is_booted_cold(fake: Fake, mode: str, why: str
     fake.check()
 
 
+async def test_changes_of_shared_folders_are_told(fake: Fake) -> None:
+    folder, outside = fake.folder / "shared", fake.folder / "outside"
+    (folder / "deep/er").mkdir(parents=True)
+    (folder / "node_modules").mkdir()
+    outside.mkdir()
+    (folder / "link").symlink_to(outside)
+    share = ("share", "64", str(folder), "", "rw", "/usr/bin/sleep", "600")
+    assert (await fake.start("echo", extra=(share, ("watch", "share0"))))[:7] == "started"
+
+    def told() -> str:
+        return fake.log.read_text()
+
+    async def until(path: str, text: str) -> None:
+        """Writes until it has been told: what is watched is found out in the background."""
+        async with asyncio.timeout(DEADLINE):
+            while f"changed share0:{text}\n" not in told():
+                (folder / path).write_text(str(time.monotonic()))
+                await asyncio.sleep(0.2)
+
+    await until("deep/er/file", "deep/er/file")
+    (folder / "node_modules/x").write_text("x")
+    (outside / "secret").write_text("x")
+    (folder / "new").mkdir()
+    await until("new/in", "new/in")
+    (folder / "deep").rename(folder / "moved")
+    await until("moved/er/other", "moved/er/other")
+    for number in range(1000):
+        (folder / f"many{number}").write_text("x")
+    await until("last", "last")
+    (folder / "last").unlink()
+    assert "secret" not in told() and "node_modules/" not in told()
+    assert "deep/er/other" not in told()
+    await fake.tell(15)
+    assert (await fake.end()).status == 128 + 15
+    fake.check()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            assert Path(f"/proc/{pid}/cwd").readlink() != fake.folder, "the watcher is left"
+
+
 async def test_a_template_is_saved_at_its_greeting(fake: Fake) -> None:
     files = memfile.make("memory", 4096), memfile.make("state")
     extra: tuple[Record, ...] = (

@@ -50,12 +50,16 @@ class Nic(msgspec.Struct, frozen=True):
 
 
 class Share(msgspec.Struct, frozen=True):
-    """A folder (``name`` empty) or one file of the host, under ``tag`` in the guest."""
+    """A folder (``name`` empty) or one file of the host, under ``tag`` in the guest.
+
+    watched: changes that the host makes there are told to the guest.
+    """
 
     tag: str
     source: Path
     name: str = ""
     readonly: bool = False
+    watched: bool = False
 
 
 class FileServer(msgspec.Struct, frozen=True):
@@ -321,3 +325,5 @@ def _share_records(machine: Machine, job: Job) -> Iterator[Record]:
             "ro" if share.readonly else "rw",
             *file_server_arguments(job.file_server, job.folder / f"share-{number}"),
         )
+        if share.watched and not job.idle:
+            yield ("watch", share.tag)

@@ -63,6 +63,7 @@ class ToGuest(enum.IntEnum):
     CLOSE = 14
     PROCESSES = 15
     PREPARE = 16
+    CHANGED = 17
 
 
 class FromGuest(enum.IntEnum):

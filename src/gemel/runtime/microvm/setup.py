@@ -41,7 +41,9 @@ def shares(spec: InstanceSpec, is_folder: Mapping[Path, bool]) -> tuple[Share, .
         if mount.kind is not MountKind.BIND or mount.source is None:
             continue
         name = "" if is_folder[mount.source] else mount.source.name
-        found.append(Share(f"share{number}", mount.source, name, mount.readonly))
+        # a volume is changed by services alone; where all is read-only the agent can do nothing
+        watched = not mount.volume and not mount.readonly
+        found.append(Share(f"share{number}", mount.source, name, mount.readonly, watched))
     return tuple(found)
 
 
