@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from gemel.engine.core import Core, log
 from gemel.engine.facade import Json
 from gemel.engine.peers import peer
+from gemel.engine.proxied import Proxied
 from gemel.engine.records import Container
-from gemel.errors import GemelError, InvalidInput, NotFound, Unsupported
+from gemel.errors import GemelError, InvalidInput, NotFound
 from gemel.model.faults import FaultRequest
 from gemel.net import faults
 from gemel.net.faults import Rule
 
 #: Faults at once; seconds that one may last at most.
 MOST, LONGEST = 64, 7 * 86400.0
+#: Seconds of the longest delay.
+SLOWEST = 60.0
 
 
 Containers = list[Container]
@@ -49,11 +52,13 @@ class Faults:
         self._changed = asyncio.Event()
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._proxied = Proxied(f"{core.paths.cgroup}-divert")
         core.observers.append(self._changed.set)
 
     async def prepare(self) -> None:
         """Removes what an engine before has left."""
         await faults.apply(self._table, ())
+        await self._proxied.prepare()
 
     async def add(self, wanted: FaultRequest) -> Json:
         """A new fault. Raises InvalidInput, NotFound, Unsupported, Failed."""
@@ -105,11 +110,14 @@ class Faults:
                 await self._apply()
             except GemelError as error:
                 log.warning("faults: %s", error)
+        await self._proxied.close()
 
     async def _tend(self) -> None:
         """Follows addresses that change, and forgets what has ended, while there are any."""
-        while self._faults:
+        while self._faults or self._proxied.lingers:
             ends = [fault.left for fault in self._faults.values() if fault.ends]
+            if self._proxied.lingers:
+                ends.append(self._proxied.EVERY)
             try:
                 async with asyncio.timeout(min(ends, default=None)):
                     await self._changed.wait()
@@ -128,6 +136,13 @@ class Faults:
         async with self._lock:
             rules = [self._rule(fault) for fault in self._faults.values() if not fault.over]
             await faults.apply(self._table, rules)
+            await self._proxied.apply(
+                [
+                    (fault.number, fault.wanted, self._routes(fault.wanted), fault.left)
+                    for fault in self._faults.values()
+                    if fault.wanted.proxied and not fault.over
+                ]
+            )
 
     def _rule(self, fault: _Fault) -> Rule:
         wanted = fault.wanted
@@ -142,17 +157,29 @@ class Faults:
     def _pairs(self, wanted: FaultRequest) -> tuple[tuple[str, str], ...]:
         """Addresses on networks that both have, each with its way back."""
         found: dict[tuple[str, str], None] = {}
+        for _, mine, theirs in self._edges(wanted):
+            found[mine, theirs] = found[theirs, mine] = None
+        return tuple(found)
+
+    def _routes(self, wanted: FaultRequest) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Addresses from and to, for each bridge's hardware address."""
+        found: dict[str, dict[tuple[str, str], None]] = {}
+        for network, mine, theirs in self._edges(wanted):
+            mac = self.core.net.mac_for(self.core.networks[network].gateway)
+            found.setdefault(mac, {})[mine, theirs] = None
+        return {mac: tuple(pairs) for mac, pairs in found.items()}
+
+    def _edges(self, wanted: FaultRequest) -> Iterator[tuple[str, str, str]]:
+        """Network, address from, address to, of all that the fault is about."""
         try:
             sources = self._instances(wanted.source, wanted.project)
             targets = self._instances(wanted.target, wanted.project)
         except NotFound:
-            return ()  # they were removed; they may come again
+            return  # they were removed; they may come again
         for one in sources:
             for other in targets:
                 if one.id != other.id:
-                    for mine, theirs in _shared(one, other):
-                        found[mine, theirs] = found[theirs, mine] = None
-        return tuple(found)
+                    yield from _shared(one, other)
 
     def _instances(self, name: str, project: str) -> Containers:
         of_service = [
@@ -171,32 +198,52 @@ class Faults:
             "Down": wanted.down,
             "Loss": wanted.loss,
             "Rate": wanted.rate,
+            "Latency": wanted.latency,
+            "Jitter": wanted.jitter,
+            "Status": wanted.status,
+            "BodyDelay": wanted.body_delay,
+            "Share": wanted.share,
+            "Port": wanted.port,
             "Left": fault.left,
         }
 
 
-def _shared(one: Container, other: Container) -> Iterator[tuple[str, str]]:
-    """Addresses of both on networks that both have."""
+def _shared(one: Container, other: Container) -> Iterator[tuple[str, str, str]]:
+    """Networks that both have, with the addresses of both."""
     for mine in one.endpoints:
         for theirs in other.endpoints:
             if mine.network_id == theirs.network_id and mine.address and theirs.address:
-                yield mine.address, theirs.address
+                yield mine.network_id, mine.address, theirs.address
 
 
 def _check(wanted: FaultRequest) -> None:
-    if wanted.latency or wanted.jitter:
-        raise Unsupported(
-            "delays (--latency, --jitter) are not offered yet",
-            details="they need the kernel's sch_netem, which gemel does not use so far",
-            resolution="--loss, --rate and --down work on every kernel",
-        )
     if not wanted.source or not wanted.target or wanted.source == wanted.target:
         raise InvalidInput("a fault is between two services")
     if not 0 <= wanted.loss <= 1 or not 0 <= wanted.rate <= 10**11:
         raise InvalidInput("loss is a share from 0 to 1, rate at most 100 Gbit/s")
-    if not (wanted.down or wanted.loss or wanted.rate):
+    if not (wanted.down or wanted.loss or wanted.rate or wanted.proxied):
         raise InvalidInput(
-            "the fault does nothing", resolution="give one of --down, --loss, --rate"
+            "the fault does nothing",
+            resolution="give one of --down, --loss, --rate, --latency, --http-status, --http-delay",
         )
+    _check_proxied(wanted)
     if not 0 <= wanted.seconds <= LONGEST:
         raise InvalidInput("a fault lasts for a week at most")
+
+
+def _check_proxied(wanted: FaultRequest) -> None:
+    for name, value in (
+        ("latency", wanted.latency),
+        ("jitter", wanted.jitter),
+        ("the delay of a body", wanted.body_delay),
+    ):
+        if not 0 <= value <= SLOWEST:
+            raise InvalidInput(f"{name} is from 0 to {SLOWEST:g} s")
+    if wanted.status and not 200 <= wanted.status <= 599:
+        raise InvalidInput(f"{wanted.status} is no status that an answer can have")
+    if not 0 < wanted.share <= 1:
+        raise InvalidInput("share is more than 0 and at most 1")
+    if wanted.share < 1 and not wanted.http:
+        raise InvalidInput("share is of HTTP faults", resolution="--loss is a share of packets")
+    if not 0 <= wanted.port < 65536:
+        raise InvalidInput(f"{wanted.port} is no port")

@@ -17,6 +17,26 @@ class FaultRequest(msgspec.Struct, rename="pascal", kw_only=True):
     rate: int = 0
     """Bits per second."""
     latency: float = 0.0
+    """Seconds by which an answer comes later (TCP)."""
     jitter: float = 0.0
+    """Seconds by which that differs, evenly more or less."""
+    status: int = 0
+    """HTTP status that requests are answered with."""
+    body_delay: float = 0.0
+    """Seconds between the head and the body of an HTTP answer."""
+    share: float = 1.0
+    """Of the requests that status and body_delay concern, 0 to 1."""
+    port: int = 0
+    """Of the target, for delays and HTTP; 0 for all."""
     seconds: float = msgspec.field(name="For", default=0.0)
     """0: until it is cleared or the engine stops."""
+
+    @property
+    def proxied(self) -> bool:
+        """Whether it needs more than a rule of the kernel."""
+        return bool(self.latency or self.jitter or self.http)
+
+    @property
+    def http(self) -> bool:
+        """Whether it is about HTTP."""
+        return bool(self.status or self.body_delay)

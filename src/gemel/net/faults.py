@@ -34,8 +34,13 @@ def ruleset(table: str, rules: Sequence[Rule]) -> str:
         return removal(table)
     sets = [line for rule in rules for line in _set(rule)]
     lines = [line for rule in rules for line in _lines(rule)]
-    chain = ["    chain forward {", "        type filter hook forward priority 0; policy accept;"]
-    body = [f"table bridge {table} {{", *sets, *chain, *lines, "    }", "}"]
+    # output too: what a proxy answers in the place of an instance comes from the host
+    chains = []
+    for hook in ("prerouting", "output"):
+        chains.append(f"    chain {hook} {{")
+        chains.append(f"        type filter hook {hook} priority -310; policy accept;")
+        chains += [*lines, "    }"]
+    body = [f"table bridge {table} {{", *sets, *chains, "}"]
     return removal(table) + "\n".join(body) + "\n"
 
 

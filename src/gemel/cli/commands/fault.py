@@ -27,23 +27,19 @@ def fault() -> None:
 @click.option("--down", is_flag=True, help="Nothing passes.")
 @click.option("--loss", default="", metavar="SHARE", help="Lose packets: 5%.")
 @click.option("--rate", default="", metavar="RATE", help="So much passes each way: 1mbit.")
-@click.option("--latency", default="", metavar="TIME", help="Delay (not offered yet).")
-@click.option("--jitter", default="", metavar="TIME", help="Uneven delay (not offered yet).")
+@click.option("--latency", default="", metavar="TIME", help="Answers come so much later: 300ms.")
+@click.option("--jitter", default="", metavar="TIME", help="And differ by so much: 50ms.")
+@click.option("--http-status", type=int, default=0, metavar="CODE", help="Answer with this: 503.")
+@click.option("--http-delay", default="", metavar="TIME", help="Hold bodies of answers back: 2s.")
+@click.option("--share", "part", default="100%", metavar="SHARE", help="Of the requests: 20%.")
+@click.option("--port", type=int, default=0, help="Only this port (delays, HTTP).")
 @click.option("--for", "span", default="", metavar="TIME", help="End after: 60s.")
 @pass_app
-def add(
-    app: App,
-    source: str,
-    target: str,
-    down: bool,
-    loss: str,
-    rate: str,
-    latency: str,
-    jitter: str,
-    span: str,
-) -> None:
-    """Begin a fault between two services, in both directions.
+def add(app: App, source: str, target: str, down: bool, span: str, **given: Any) -> None:
+    """Begin a fault on the way from one service to another.
 
+    --down, --loss and --rate hold in both directions. Delays and HTTP's faults concern what
+    the first asks the second (TCP, HTTP/1.1), by a proxy that is in between only for as long.
     It ends after --for, by `gemel fault clear`, and with the engine.
     """
     body = {
@@ -51,10 +47,14 @@ def add(
         "To": target,
         "Project": app.name() if app.has_project() else "",
         "Down": down,
-        "Loss": share(loss),
-        "Rate": bits(rate),
-        "Latency": _span(latency),
-        "Jitter": _span(jitter),
+        "Loss": share(given["loss"]),
+        "Rate": bits(given["rate"]),
+        "Latency": _span(given["latency"]),
+        "Jitter": _span(given["jitter"]),
+        "Status": given["http_status"],
+        "BodyDelay": _span(given["http_delay"]),
+        "Share": share(given["part"]),
+        "Port": given["port"],
         "For": _span(span),
     }
     made = app.client.post("/gemel/faults", body)
@@ -94,7 +94,17 @@ def _words(entry: dict[str, Any]) -> str:
         return "down"
     parts = [f"loss {entry['Loss'] * 100:g}%"] if entry["Loss"] else []
     parts += [f"rate {entry['Rate'] / 1000:g}kbit"] if entry["Rate"] else []
-    return ", ".join(parts)
+    if entry["Latency"] or entry["Jitter"]:
+        jitter = f" ± {entry['Jitter'] * 1000:g}ms" if entry["Jitter"] else ""
+        parts.append(f"latency {entry['Latency'] * 1000:g}ms{jitter}")
+    of = f" of {entry['Share'] * 100:g}% of requests" if entry["Share"] < 1 else ""
+    parts += [f"HTTP {entry['Status']}{of}"] if entry["Status"] else []
+    parts += [f"body {entry['BodyDelay']:g}s late{of}"] if entry["BodyDelay"] else []
+    return ", ".join(parts) + (f", port {entry['Port']}" if entry["Port"] else "")
+
+
+def _arrow(entry: dict[str, Any]) -> str:
+    return "↔" if entry["Down"] or entry["Loss"] or entry["Rate"] else "→"
 
 
 @fault.command("list")
@@ -106,7 +116,7 @@ def list_(app: App, form: str | None) -> None:
     rows: list[output.Row] = [
         {
             "ID": entry["Id"],
-            "Between": f"{entry['From']} ↔ {entry['To']}",
+            "Between": f"{entry['From']} {_arrow(entry)} {entry['To']}",
             "Fault": _words(entry),
             "Ends": f"{entry['Left']:.0f}s" if entry["Left"] else "never",
         }
