@@ -174,7 +174,10 @@ pid_t start_vmm(const struct launch *l, const struct placed *fds, size_t n, int 
                 char *why, size_t why_size)
 {
     int report[2];
-    char *const environment[] = {"PATH=/usr/bin", "LANG=C", NULL};
+    char preload[128];
+    char *const environment[] = {"PATH=/usr/bin", "LANG=C",
+                                 l->cloning && l->preload ? preload : NULL, NULL};
+    snprintf(preload, sizeof preload, "LD_PRELOAD=%s", l->preload ? l->preload : "");
     if (pipe2(report, O_CLOEXEC) != 0) {
         snprintf(why, why_size, "cannot make a pipe: %s", strerror(errno));
         return -1;

@@ -162,6 +162,8 @@ static bool take(struct launch *l, const struct record *r)
         l->cgroups[l->n_cgroups++] = r->text[1];
     } else if (!strcmp(key, "bind") && r->count == 3 && l->n_binds < MAX_BINDS) {
         l->binds[l->n_binds++] = (struct bind){r->text[1], r->text[2]};
+    } else if (!strcmp(key, "preload") && r->count == 2) {
+        l->preload = r->text[1];
     } else if (!strcmp(key, "run") && r->count > 1 && !l->argv) {
         l->argv = copy_args(r, 1);
         return l->argv != NULL;

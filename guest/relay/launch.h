@@ -49,6 +49,7 @@ struct launch {
     char **argv; /* QEMU and its arguments, ended by NULL */
     char **clone_argv; /* the same for a clone of a template, or NULL */
     const char *plug;  /* QMP commands that give a clone its shares, or NULL */
+    const char *preload; /* a library that a clone's QEMU is started with, in its jail, or NULL */
 };
 
 /* Reads records from fd to its end. NULL, or what is wrong. */

@@ -62,7 +62,8 @@ def test_arguments() -> None:
         "-netdev tap,id=net0,fd=16,vhost=off "
         "-device virtio-net-device,netdev=net0,mac=02:00:00:00:00:05 "
         "-device virtio-serial-device -chardev socket,id=agent,fd=3 "
-        "-device virtserialport,chardev=agent,name=gemel.agent"
+        "-device virtserialport,chardev=agent,name=gemel.agent "
+        "-device virtio-balloon-device,free-page-reporting=on"
     )
 
 
@@ -81,7 +82,7 @@ def test_nothing_of_the_host_is_in_the_arguments() -> None:
 
 def test_too_many_devices_are_refused_with_numbers() -> None:
     many = tuple(Share(f"share{n}", Path("/x")) for n in range(21))
-    with pytest.raises(InvalidInput, match="this one needs 25") as caught:
+    with pytest.raises(InvalidInput, match="this one needs 26") as caught:
         qemu_arguments(msgspec.structs.replace(PLAIN, shares=many))
     assert "21 bind mounts" in caught.value.details
 

@@ -22,6 +22,7 @@ TOOLS = Tools(
     qemu="/q",
     qemu_version="7",
     relay=Path("/relay"),
+    discard=Path("/discard.so"),
     kernel=Kernel("k", "1", Path("/k"), Path("/m")),
     initrd=Path("/i"),
     tsc_khz=None,

@@ -69,6 +69,7 @@ async def job(tools: Tools, limits: Limits, spec: InstanceSpec, folder: Path, gr
         start=start,
         limits=limits,
         file_server=tools.file_server,
+        discard=tools.discard,
     )
 
 

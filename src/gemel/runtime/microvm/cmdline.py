@@ -29,7 +29,15 @@ _ALWAYS = (
 )
 #: Under software emulation there is no speculation to guard against, and clocks are
 #: calibrated for seconds, or never, unless they are told.
-_EMULATED = ("mitigations=off", "no_timer_check", "noreplace-smp", "tsc=reliable")
+_EMULATED = (
+    "mitigations=off",
+    "no_timer_check",
+    "noreplace-smp",
+    "tsc=reliable",
+    # freed memory is reported to the balloon in pieces of 64 KiB and more. Under KVM it is the
+    # kernel's own 2 MiB, which keeps the host's huge pages whole.
+    "page_reporting.page_reporting_order=4",
+)
 
 
 def kernel_command_line(

@@ -123,19 +123,19 @@ def guest_cpus(cpus: float | None, kvm: bool, host_cpus: int) -> int:
 
 def check(machine: Machine) -> None:
     """Raises InvalidInput for more devices than the machine has slots."""
-    used = len(machine.disks) + len(machine.nics) + len(machine.shares) + 1
+    used = len(machine.disks) + len(machine.nics) + len(machine.shares) + 2
     if used > SLOTS:
         raise InvalidInput(
             f"a micro VM has room for {SLOTS} devices, this one needs {used}",
             details=f"{len(machine.disks)} disks, {len(machine.nics)} networks, "
-            f"{len(machine.shares)} bind mounts and volumes, 1 channel",
+            f"{len(machine.shares)} bind mounts and volumes, 1 channel, 1 balloon",
             resolution="mount a common parent folder, or use runtime: container",
         )
 
 
 def why_no_clone(machine: Machine) -> str | None:
     """Why this machine cannot be a clone, if its shares have no room in the spare slots."""
-    shares, others = len(machine.shares), len(machine.disks) + len(machine.nics) + 1
+    shares, others = len(machine.shares), len(machine.disks) + len(machine.nics) + 2
     if shares > SPARE:
         return f"it has more than {SPARE} bind mounts and volumes"
     if shares and FIRST + shares + others > SLOTS:
@@ -210,6 +210,8 @@ def _devices(machine: Machine, *, plugged: bool) -> Iterator[str]:
         yield from ("-device", f"virtio-scsi-device,id={_PLUG},bus=virtio-mmio-bus.0")
     yield from ("-device", "virtio-serial-device", "-chardev", f"socket,id=agent,fd={AGENT_FD}")
     yield from ("-device", f"virtserialport,chardev=agent,name={PORT_NAME}")
+    # what the guest frees goes back to the host
+    yield from ("-device", "virtio-balloon-device,free-page-reporting=on")
 
 
 def plug_commands(machine: Machine) -> Iterator[str]:
@@ -247,7 +249,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cgroups: cgroup.procs files that it enters. config and start: whole frames.
     probe: only find out whether the guest comes up. idle: for helpers alone, no service is
     started, and the VM ends some seconds after the last helper. attached: so many are to be
-    attached before the service starts. template: save the guest into ``guest`` at its
+    attached before the service starts. discard: guest/host/discard.c, compiled; for clones. template: save the guest into ``guest`` at its
     agent's greeting. Otherwise ``guest`` is what to clone, with a cold boot if that fails.
     """
 
@@ -265,6 +267,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     idle: bool = False
     template: bool = False
     guest: Guest | None = None
+    discard: Path | None = None
 
 
 def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
@@ -311,6 +314,9 @@ def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
         return
     yield ("run", *qemu_arguments(machine))
     if job.guest is not None:
+        if job.discard is not None:
+            yield ("bind", str(job.discard), "discard.so")
+            yield ("preload", "/discard.so")
         yield ("clone-run", *qemu_arguments(machine, snapshot="restore"))
         if machine.shares:
             yield ("plug", "".join(f"{line}\n" for line in plug_commands(machine)))

@@ -26,6 +26,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     qemu: str
     qemu_version: str
     relay: Path
+    discard: Path
     kernel: Kernel
     initrd: Path
     tsc_khz: int | None
@@ -57,6 +58,7 @@ async def find_tools(paths: Paths, progress: Progress) -> Tools:
         qemu=qemu,
         qemu_version=await qemu_version(qemu),
         relay=artifacts.find("relay"),
+        discard=artifacts.find("discard.so"),
         kernel=kernel,
         initrd=await ensure_initrd(paths, kernel, artifacts.find("agent")),
         tsc_khz=await measure_tsc_khz(),
