@@ -30,6 +30,7 @@ EXCLUDED = {
     ("POST", "/gemel/shutdown"),
     ("POST", "/gemel/images/bootstrap"),
     ("POST", "/gemel/kernels/fetch"),
+    ("POST", "/gemel/kernels/build"),
 }
 #: Statuses of the engine's own that are no fault: not supported, not reachable.
 ALLOWED = (501, 503)

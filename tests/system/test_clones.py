@@ -16,10 +16,11 @@ from typing import cast
 
 import pytest
 
-from gemel.host import memfile
+from gemel.host import memfile, memory
 from gemel.host.run import run
 from gemel.model.instance import InstanceSpec, Interface, Network
 from gemel.model.paths import Paths
+from gemel.runtime.microvm import relay
 from gemel.runtime.microvm.machine import Guest
 from gemel.runtime.microvm.runtime import MicroVmRuntime
 from gemel.runtime.microvm.templates import Template
@@ -153,6 +154,32 @@ async def test_each_clone_is_its_own_machine(
     assert errors[MANY // 2] < CLOCK and errors[-1] < 20 * CLOCK, errors
     # one template for them all
     assert len(runtime(vm).templates.kinds) == 1
+
+
+def proportional(vm: Harness, spec: InstanceSpec) -> int:
+    """MiB that the VMM takes."""
+    pids = relay.read_pids(vm.paths.instance_run(spec.id))
+    assert pids is not None
+    return memory.proportional([pids[1]]) >> 20
+
+
+@pytest.mark.parametrize("snapshot", ["on", "off"])
+async def test_what_the_guest_frees_the_host_gets_back(vm: Harness, snapshot: str) -> None:
+    labels = (("gemel.snapshot", snapshot),)
+    spec = await vm.start(vm.spec("sleep", "1000", labels=labels))
+    assert runtime(vm).boot(spec.id)[0] == {"on": "cloned", "off": "cold"}[snapshot]
+    # busybox's own code is translated and the disk's structures are read before it is looked at
+    await vm.exec(
+        spec, "sh", "-c", "dd if=/dev/zero of=/dev/shm/small bs=1M count=1; rm /dev/shm/*"
+    )
+    before = proportional(vm, spec)
+    await vm.exec(spec, "dd", "if=/dev/zero", "of=/dev/shm/large", "bs=1M", "count=60")
+    full = proportional(vm, spec)
+    assert full - before > 40
+    await vm.exec(spec, "rm", "/dev/shm/large")
+    async with asyncio.timeout(60):
+        while proportional(vm, spec) > full - 35:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
 
 def _spoilt_state(guest: Guest) -> Guest:

@@ -115,7 +115,7 @@ def test_a_clone_gets_its_shares_when_it_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shares", "nics", "word"), [(0, 21, ""), (12, 8, ""), (13, 0, "more than 12"), (1, 20, "room")]
+    ("shares", "nics", "word"), [(0, 20, ""), (12, 7, ""), (13, 0, "more than 12"), (1, 20, "room")]
 )
 def test_which_machines_can_be_clones(shares: int, nics: int, word: str) -> None:
     machine = msgspec.structs.replace(

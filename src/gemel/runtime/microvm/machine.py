@@ -249,7 +249,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cgroups: cgroup.procs files that it enters. config and start: whole frames.
     probe: only find out whether the guest comes up. idle: for helpers alone, no service is
     started, and the VM ends some seconds after the last helper. attached: so many are to be
-    attached before the service starts. discard: guest/host/discard.c, compiled; for clones. template: save the guest into ``guest`` at its
+    attached before the service starts. discard: guest/host/discard.c, compiled; for clones.
+    template: save the guest into ``guest`` at its
     agent's greeting. Otherwise ``guest`` is what to clone, with a cold boot if that fails.
     """
 
@@ -314,12 +315,16 @@ def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
         return
     yield ("run", *qemu_arguments(machine))
     if job.guest is not None:
-        if job.discard is not None:
-            yield ("bind", str(job.discard), "discard.so")
-            yield ("preload", "/discard.so")
-        yield ("clone-run", *qemu_arguments(machine, snapshot="restore"))
-        if machine.shares:
-            yield ("plug", "".join(f"{line}\n" for line in plug_commands(machine)))
+        yield from _clone_records(machine, job)
+
+
+def _clone_records(machine: Machine, job: Job) -> Iterator[Record]:
+    if job.discard is not None:
+        yield ("bind", str(job.discard), "discard.so")
+        yield ("preload", "/discard.so")
+    yield ("clone-run", *qemu_arguments(machine, snapshot="restore"))
+    if machine.shares:
+        yield ("plug", "".join(f"{line}\n" for line in plug_commands(machine)))
 
 
 def _share_records(machine: Machine, job: Job) -> Iterator[Record]:
