@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine import EngineProcess
+from tests.imagestore import free_port
 from tests.system.test_compose_cli import App
 
 pytestmark = pytest.mark.root
@@ -214,19 +215,23 @@ def test_an_update_of_one_replica_loses_no_request(app: App, runtime: str) -> No
 
 @pytest.mark.parametrize("runtime", ["container", "microvm"])
 def test_a_changed_up_rolls_over_two_replicas(app: App, runtime: str) -> None:
-    text = ROLLED.replace("RUNTIME", runtime).replace("COUNT", "2").replace("PORTS", "")
+    shared = free_port()  # one host port, of both replicas
+    ports = f'"127.0.0.1:{shared}:80"'
+    text = ROLLED.replace("RUNTIME", runtime).replace("COUNT", "2").replace("PORTS", ports)
     text += "    deploy: {update_config: {order: stop-first}}\n"
     # a replica that is not checked is found by its name before its server listens
     check = "healthcheck: {http: /, port: 80, interval: 200ms, retries: 100}"
     text = text.replace("drain: 1s", f"drain: 1s, {check}")
     app.file(text.replace("VERSION", "one"))
     app("up", "-d", "--wait")
-    with Load(app, inside="client") as load:
+    with Load(app, inside="client") as load, Load(app, port=shared) as outer:
         load.seen("one")
+        outer.seen("one")
         app.file(text.replace("VERSION", "two"))
         app("up", "-d")
         load.seen("two")
-    assert load.failures == []
+        outer.seen("two")
+    assert (load.failures, outer.failures) == ([], [])
     assert sorted(app.states()) == [f"{app.name}-{n}" for n in ("client-1", "web-1", "web-2")]
 
 

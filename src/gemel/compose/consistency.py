@@ -7,7 +7,6 @@ from typing import Any
 from gemel.compose import extension, units
 from gemel.compose.assemble import Origins
 from gemel.compose.problems import Path, Problems, dotted, nearest
-from gemel.compose.project import runtime_words
 from gemel.compose.schema import REQUIRED
 from gemel.compose.tables import Table
 
@@ -90,9 +89,6 @@ class Consistency:
             if target != context and not (self.services.get(target) or {}).get("build"):
                 words = f'"{target}" is not a service that is built'
                 self._tell(self._at(name, "build", "additional_contexts", key), words)
-        words = runtime_words(service.get("runtime") or "")
-        if words:
-            self._tell(self._at(name, "runtime"), words)
 
     def _known(self, path: Path, kind: str, key: str) -> None:
         known = self.model.get(kind) or {}

@@ -150,12 +150,16 @@ def _test(check: Json) -> list[str]:
 
 
 def labels(service: Service) -> dict[str, str]:
-    """Labels by which the engine knows what x-gemel asks of it."""
+    """Labels by which the engine knows what the file asks of it beyond Docker's API."""
     asked = service.gemel
     found = {label: "true" for key, label in LABELS.items() if asked.get(key)}
     if asked.get("isolation"):
         found[ISOLATION_LABEL] = STRONG
-    return found if asked.get("otel", True) else {**found, "gemel.otel": "false"}
+    if not asked.get("otel", True):
+        found["gemel.otel"] = "false"
+    if (service.config.get("deploy") or {}).get("endpoint_mode") == "dnsrr":
+        found["gemel.endpoint-mode"] = "dnsrr"
+    return found
 
 
 def hooks(service: Service) -> dict[str, str]:

@@ -9,7 +9,7 @@ import msgspec
 
 from gemel.compose.assemble import Origins
 from gemel.compose.problems import Path, Place, dotted
-from gemel.compose.project import Project, Service
+from gemel.compose.project import Project, Service, runtime_words
 from gemel.compose.support import BUILDS, SERVICE, TOP, Entry, Level
 from gemel.errors import InvalidInput
 from gemel.model.instance import RuntimeName
@@ -44,6 +44,7 @@ def lint(
     for name in names:
         found += _service(project.service(name), origins)
     found += _top(project, origins)
+    found += _runtimes(project, names, origins)
     found += _ports(project, names, origins)
     return found
 
@@ -110,6 +111,16 @@ def _at(value: Any, parts: list[str], path: Path) -> Iterator[tuple[Path, Any]]:
             yield from _at(item, parts[1:], (*path, key))
     elif isinstance(value, dict) and parts[0] in value:
         yield from _at(value[parts[0]], parts[1:], (*path, parts[0]))
+
+
+def _runtimes(project: Project, names: Sequence[str], origins: Origins | None) -> Iterator[Finding]:
+    """Runtimes that there are not. (The file is right: another program may have them.)"""
+    for name in names:
+        words = runtime_words(project.service(name).config.get("runtime") or "")
+        if words:
+            path: Path = ("services", name, "runtime")
+            place = origins.place(path) if origins else Place("")
+            yield Finding(name, dotted(path), Level.REFUSED, "", words, place)
 
 
 def _ports(project: Project, names: Sequence[str], origins: Origins | None) -> Iterator[Finding]:

@@ -72,7 +72,8 @@ REAL_BOOL = _scalar("boolean")
 STRINGS = _list(STR, unique=True)
 PLAIN_STRINGS = _list(STR)
 STR_OR_LIST = STR | STRINGS
-MAP_OR_LIST = _map(_scalar("string", "number", "boolean", "null")) | STRINGS
+# where an entry's name counts once, the last one of it holds, as in Compose: no unique list
+MAP_OR_LIST = _map(_scalar("string", "number", "boolean", "null")) | PLAIN_STRINGS
 OPTIONS = _map(_scalar("string", "number"))
 COMMAND = NULL | STR | PLAIN_STRINGS
 HOSTS = _map(STR | PLAIN_STRINGS) | STRINGS
@@ -201,7 +202,7 @@ HEALTHCHECK = _keys(
 )
 _NETWORK_USE = NULL | _keys(
     {
-        **_each(STRINGS, "aliases link_local_ips"),
+        **_each(PLAIN_STRINGS, "aliases link_local_ips"),
         **_each(STR, "interface_name ipv4_address ipv6_address mac_address"),
         "driver_opts": OPTIONS,
         **_each(_scalar("number"), "priority gw_priority"),
@@ -212,8 +213,7 @@ PORTS = _list(
     _scalar("number", "string")
     | _keys(
         {**_each(STR, "name mode host_ip protocol app_protocol"), **_each(INT, "target published")}
-    ),
-    unique=True,
+    )
 )
 VOLUMES = _list(
     STR
@@ -240,8 +240,7 @@ VOLUMES = _list(
             ),
             "image": _keys({"subpath": STR}),
         }
-    ),
-    unique=True,
+    )
 )
 _OPTION = _scalar("string", "number", "boolean")
 SERVICE = _keys(
@@ -259,16 +258,14 @@ SERVICE = _keys(
         ),
         **_each(INT, "mem_reservation mem_swappiness scale"),
         **_each(BOOL, "attach init oom_kill_disable privileged read_only stdin_open tty"),
-        **_each(
-            STRINGS,
-            "cap_add cap_drop device_cgroup_rules dns_opt external_links links profiles"
-            " security_opt volumes_from",
-        ),
-        **_each(STR_OR_LIST, "dns dns_search tmpfs"),
+        **_each(STRINGS, "device_cgroup_rules external_links security_opt volumes_from"),
+        **_each(PLAIN_STRINGS, "cap_add cap_drop dns_opt links profiles"),
+        **_each(STR | PLAIN_STRINGS, "dns dns_search tmpfs"),
         **_each(MAP_OR_LIST, "annotations environment labels sysctls"),
         **_each(COMMAND, "command entrypoint"),
         **_each(FILES, "configs secrets"),
-        **_each(_list(_scalar("string", "number"), unique=True), "expose group_add"),
+        "expose": _list(_scalar("string", "number")),
+        "group_add": _list(_scalar("string", "number"), unique=True),
         **_each(_list(HOOK), "post_start pre_stop"),
         "pre_start": _list(INIT_HOOK),
         "blkio_config": BLKIO,

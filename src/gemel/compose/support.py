@@ -98,9 +98,7 @@ SERVICE: dict[str, Entry] = {
     "cpus": Entry(why="a micro VM gets as many virtual CPUs, rounded up"),
     "cpuset": _vm_ignored("a micro VM runs on any CPU"),
     "credential_spec": _refused("of Windows containers only"),
-    "deploy.endpoint_mode": _ignored(
-        "a name leads to all replicas", lambda v: v != "dnsrr", "other than dnsrr"
-    ),
+    "deploy.endpoint_mode": Entry(why="vip is the default from two replicas on"),
     "deploy.labels": _ignored("labels of a Swarm service; use labels"),
     "deploy.mode": _ignored(
         "there is one machine: replicas are counted", lambda v: v != "replicated", "global"

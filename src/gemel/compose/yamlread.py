@@ -148,7 +148,7 @@ def _child(node: Node, part: str | int) -> tuple[Node, Node] | None:
         if key.value == part:
             return key, value
     for key, value in node.value:
-        if key.value == "<<" and key.tag == _PLAIN:
+        if _merges(key):
             sources = value.value if isinstance(value, SequenceNode) else [value]
             for source in sources:
                 found = _child(source, part)
@@ -331,7 +331,7 @@ class _Builder:
             if name is None:
                 continue
             seen[name] = key
-            if name == "<<" and key.tag == _PLAIN:
+            if _merges(key):
                 merges.append(child)
             elif child.tag != "!reset":
                 made[name] = self.value(child)
@@ -372,6 +372,11 @@ class _Builder:
             for key, child in node.value:
                 merged = key.value == "<<"
                 yield from self.resets(child, path if merged else (*path, key.value))
+
+
+def _merges(key: Node) -> bool:
+    """Whether a key is ``<<``, plain or with its tag."""
+    return key.value == "<<" and key.tag in (_PLAIN, "tag:yaml.org,2002:merge")
 
 
 def _children(node: Node) -> Iterator[Node]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
+from gemel.engine import balancing
 from gemel.engine.events import Events
 from gemel.engine.records import Container, EndpointRecord, Volume
 from gemel.engine.state import Store
@@ -122,6 +123,8 @@ class Core:
         self.networks: dict[str, NetworkInfo] = {}
         self.volumes: dict[str, Volume] = {}
         self.live: dict[str, Live] = {}
+        self.virtual: dict[balancing.Key, str] = {}
+        """Virtual addresses of names, see balancing."""
         self.sync_names = Coalesced(self._names)
         self.sync_ports = Coalesced(self._ports)
         self.observers: list[Callable[[], None]] = []
@@ -197,6 +200,11 @@ class Core:
         """What a person knows a container by: ``container shop-web-1``."""
         one = self.containers.get(id)
         return f"container {one.name}" if one else f"container {id[:12]}"
+
+    def allied(self, id: str, other: str) -> bool:
+        """Whether two containers are replicas of one service, which may share a host port."""
+        one, two = self.containers.get(id), self.containers.get(other)
+        return one is not None and two is not None and balancing.peers(one, two)
 
     # --- writing ------------------------------------------------------------------
 
@@ -304,6 +312,18 @@ class Core:
                 )
         return result
 
+    def addresses_used(self, network: NetworkInfo) -> set[str]:
+        """Addresses of a network that are somebody's, or promised to somebody."""
+        used = {
+            end.address
+            for one in self.containers.values()
+            for end in one.endpoints
+            if end.network_id == network.id
+        }
+        used |= {one for key, one in self.virtual.items() if key[0] == network.id}
+        used |= {address for net, address in self.promised if net == network.id}
+        return used | set(network.aux.values())
+
     def network_changed(self) -> None:
         """Tells those who look at the network."""
         for observer in self.observers:
@@ -311,7 +331,8 @@ class Core:
 
     async def _names(self) -> None:
         self.network_changed()
-        await self.net.set_endpoints(self.endpoints(), list(self.networks.values()))
+        balanced = await balancing.refresh(self)
+        await self.net.set_endpoints(self.endpoints(), list(self.networks.values()), balanced)
 
     async def _ports(self) -> None:
         await self.net.publish(self.published(), list(self.networks.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 
+from gemel.engine import balancing
 from gemel.engine.core import Core
 from gemel.engine.records import Container, EndpointRecord, now
 from gemel.errors import Conflict, GemelError, InvalidInput
@@ -100,15 +101,10 @@ def place(
     core: Core, one: Container, network: NetworkInfo, settings: EndpointSettings, index: int
 ) -> EndpointRecord:
     """An address on a network for a container. Raises Conflict, InvalidInput."""
-    used = {
-        end.address
-        for other in core.containers.values()
-        for end in other.endpoints
-        if end.network_id == network.id
-    }
-    used |= set(network.aux.values())
-    used |= {address for net, address in core.promised if net == network.id}
     asked = settings.ipam_config.ipv4_address if settings.ipam_config else ""
+    if asked:
+        balancing.yield_address(core, network, asked)
+    used = core.addresses_used(network)
     try:
         address = core.net.allocate_address(network, used, asked)
     except GemelError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from gemel.engine import balancing
 from gemel.engine.comparing.service import Comparing
 from gemel.engine.containers import Containers
 from gemel.engine.core import Core, Live
@@ -69,7 +70,11 @@ class Engine:
         }
         users: list[Core] = []
         images = ImageStore(paths, in_use=lambda id: users[0].users_of_image(id) if users else [])
-        net = NetworkManager(paths, describe=lambda id: users[0].told_name(id) if users else id)
+        net = NetworkManager(
+            paths,
+            describe=lambda id: users[0].told_name(id) if users else id,
+            allied=lambda id, other: bool(users) and users[0].allied(id, other),
+        )
         core = Core(paths, images, net, runtimes)
         users.append(core)
         engine = cls(core)
@@ -79,7 +84,12 @@ class Engine:
             await runtime.prepare()
         await engine._load()
         engine.tracing.prepare()
-        await core.net.prepare(list(core.networks.values()), core.endpoints(), core.published())
+        await core.net.prepare(
+            list(core.networks.values()),
+            core.endpoints(),
+            core.published(),
+            await balancing.refresh(core),
+        )
         await engine.faults.prepare()
         await engine._adopt()
         await engine.comparing.prepare()
@@ -94,6 +104,7 @@ class Engine:
         for one in await core.store.all("container", Container):
             core.containers[one.id] = one
             core.live[one.id] = Live()
+        await balancing.load(core)
 
     async def _adopt(self) -> None:
         core = self.core

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from gemel.engine import metrics, spec, why
+from gemel.engine import balancing, metrics, spec, why
 from gemel.engine.core import Core, log
 from gemel.engine.facade import Json
 from gemel.engine.peers import peer
@@ -40,7 +40,7 @@ class Observing:
             if one.state.running and one.endpoints:
                 peers |= dict.fromkeys((e.address for e in one.endpoints if e.address), peer(one))
                 ports += _ports(core, one)
-        return Snapshot(tuple(ports), tuple(bridges), peers)
+        return Snapshot(tuple(ports), tuple(bridges), peers, balancing.led_to(core))
 
     async def start(self) -> bool:
         """Makes sure that traffic is recorded; True if that begins now. Raises Failed."""

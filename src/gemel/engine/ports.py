@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import msgspec
 
@@ -68,23 +69,30 @@ async def _hold(
                 resolution="use 127.0.0.1 or 0.0.0.0",
             )
         host_ip = "0.0.0.0"
-    low, high = _range(host_port)
     last: Conflict | None = None
-    for _ in range(64):
-        number = low
-        if number == 0:
-            number = await core.net.choose_port(host_ip, protocol)
+    for wanted, shared in _tries(*_range(host_port)):
+        number = wanted or await core.net.choose_port(host_ip, protocol)
         bound = Binding(host_ip=host_ip, host_port=number, protocol=protocol, port=port)
         try:
-            await core.net.reserve(_published(one, bound))
+            await core.net.reserve(_published(one, bound), shared=shared)
         except Conflict as error:
             last = error
-            if low and low >= high:
-                break
-            low += 1 if low else 0
             continue
         return bound
     raise last or Conflict(f"no free port for {port}/{protocol}")
+
+
+def _tries(low: int, high: int) -> Iterator[tuple[int, bool]]:
+    """Ports to try (0: any), and whether another replica may have it, too.
+
+    Of a range each replica has a port of its own, as long as there are any.
+    """
+    numbers = [low] * 64 if low == 0 else range(low, min(high, low + 63) + 1)
+    for number in numbers:
+        yield number, low == high != 0
+    if high > low:
+        for number in numbers:
+            yield number, True
 
 
 async def hand_over(core: Core, one: Container, old: Container | None) -> None:
@@ -117,7 +125,7 @@ async def hand_over(core: Core, one: Container, old: Container | None) -> None:
             await core.net.release(_published(one, bound))
         raise
     for bound in moved:
-        await core.net.hand_over(_published(one, bound))
+        await core.net.hand_over(_published(one, bound), old.id if old else "")
     if old is not None:
         for bound in left:
             await core.net.release(_published(old, bound))

@@ -22,7 +22,7 @@ from typing import NamedTuple, Self
 from gemel.errors import Failed
 
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
-NEWADDR, GETADDR = 20, 22
+NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, GETROUTE = 24, 26
 
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
@@ -105,7 +105,7 @@ _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _ALIAS, _AF_SPEC, _NS_FD = 1, 3, 4,
 # IFLA_INFO_*
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 # IFLA_BR_*, IFLA_BRPORT_MODE
-_FORWARD_DELAY, _MCAST_SNOOPING, _HAIRPIN = 1, 23, 4
+_FORWARD_DELAY, _MCAST_SNOOPING, _NF_CALL_IPTABLES, _HAIRPIN = 1, 23, 36, 4
 
 
 def _no_ipv6_addresses() -> bytes:
@@ -213,6 +213,23 @@ def add_address(index: int, address: str, prefix: int) -> Message:
     payload = struct.pack("=BBBBI", socket.AF_INET, prefix, 0, 0, index)
     payload += attribute(2, raw) + attribute(1, raw)  # IFA_LOCAL, IFA_ADDRESS
     return Message(NEWADDR, _CREATE | _REPLACE, payload, f"add address {address}/{prefix}")
+
+
+def delete_address(index: int, address: str, prefix: int) -> Message:
+    """Takes an IPv4 address from a link; fine if it has it not."""
+    raw = socket.inet_aton(address)
+    payload = struct.pack("=BBBBI", socket.AF_INET, prefix, 0, 0, index)
+    payload += attribute(2, raw) + attribute(1, raw)
+    what = f"remove address {address}/{prefix}"
+    return Message(DELADDR, 0, payload, what, (errno.EADDRNOTAVAIL, errno.ENODEV))
+
+
+def call_iptables(name: str, wanted: bool) -> Message:
+    """Whether a bridge hands IPv4 packets between its ports to the ip hooks (br_netfilter)."""
+    data = attribute(_DATA, attribute(_NF_CALL_IPTABLES, bytes([wanted])))
+    info = attribute(_KIND, "bridge") + data
+    payload = _header() + attribute(_IFNAME, name) + attribute(_LINKINFO, info)
+    return Message(NEWLINK, 0, payload, f"set the ip hooks of {name}", (errno.ENODEV,))
 
 
 def add_default_route(index: int, gateway: str) -> Message:

@@ -60,3 +60,14 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     instance_id: str = ""
     bridge: str = ""
+
+
+class Balanced(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtual address: a name that several instances have leads to their ready ones by it."""
+
+    network_id: str
+    name: str
+    """In lower case."""
+    address: str
+    instances: tuple[str, ...] = ()
+    """Ids."""

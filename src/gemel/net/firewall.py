@@ -10,7 +10,7 @@ from typing import NamedTuple
 from gemel.errors import Failed, GemelError, Unavailable
 from gemel.host import run
 from gemel.model.network import NetworkInfo, PublishedPort
-from gemel.net import rules
+from gemel.net import balance, rules
 
 log = logging.getLogger("gemel.net")
 
@@ -20,6 +20,7 @@ class Wanted(NamedTuple):
 
     networks: tuple[NetworkInfo, ...] = ()
     ports: tuple[PublishedPort, ...] = ()
+    shared: balance.Plan = balance.Plan()
 
 
 class Firewall:
@@ -27,6 +28,7 @@ class Firewall:
 
     def __init__(self, table: str, allow_private: bool) -> None:
         self._table = table
+        self._shared_table = f"{table}-lb"
         self._allow_private = allow_private
         self._lock = asyncio.Lock()
         self._wanted = Wanted()
@@ -42,14 +44,18 @@ class Firewall:
             if self._wanted == self._applied and not anew:
                 return
             target, before = self._wanted, self._applied
-            await self._load(target, whole=anew or before is None)
+            await self._load(target, before, whole=anew or before is None)
             self._applied = target
         if before is not None:  # else they are those of an earlier engine: as they should be
             await self._forget_flows(before.ports, target.ports)
+            await _end_flows(balance.forgotten(before.shared, target.shared))
 
-    async def _load(self, target: Wanted, *, whole: bool) -> None:
+    async def _load(self, target: Wanted, before: Wanted | None, *, whole: bool) -> None:
+        shared = balance.ruleset(self._shared_table, target.shared)
         if not whole:
             text = rules.elements(self._table, target.networks, target.ports)
+            if before is not None and target.shared != before.shared:
+                text += shared
             try:
                 return await load(text)
             except Failed as error:  # somebody has removed the table: nft flush ruleset
@@ -58,6 +64,7 @@ class Firewall:
             rules.ruleset(
                 self._table, target.networks, target.ports, allow_private=self._allow_private
             )
+            + shared
         )
 
     async def _forget_flows(
@@ -69,21 +76,27 @@ class Firewall:
             for port in set(map(_essence, before)) ^ set(map(_essence, after))
             if port.protocol == "udp"
         }
-        conntrack = run.find("conntrack") if changed else None
-        if conntrack is None:
-            return
-        for number in sorted(changed):
-            argv = [conntrack, "-D", "-p", "udp", "--orig-port-dst", str(number)]
-            try:
-                await run.run(argv, timeout=10, check=False)
-            except GemelError as error:
-                log.warning("%s", error)
+        await _end_flows(
+            [["-D", "-p", "udp", "--orig-port-dst", str(number)] for number in sorted(changed)]
+        )
 
     async def remove(self) -> None:
         """Removes the table. Idempotent."""
         async with self._lock:
             self._applied = None
-            await load(rules.removal(self._table))
+            await load(rules.removal(self._table) + balance.removal(self._shared_table))
+
+
+async def _end_flows(orders: list[list[str]]) -> None:
+    """Carries orders to conntrack out. What fails is logged."""
+    conntrack = run.find("conntrack") if orders else None
+    if conntrack is None:
+        return
+    for order in orders:
+        try:
+            await run.run([conntrack, *order], timeout=10, check=False)
+        except GemelError as error:
+            log.warning("%s", error)
 
 
 def _essence(port: PublishedPort) -> PublishedPort:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from gemel.errors import GemelError
 from gemel.host import mounts, namespaces, ports, run
 from gemel.model.instance import Interface
-from gemel.model.network import Endpoint, NetworkInfo, PublishedPort
+from gemel.model.network import Balanced, Endpoint, NetworkInfo, PublishedPort
 from gemel.model.paths import Paths
-from gemel.net import ipam, links, names, neighbours, resolv
+from gemel.net import balance, ipam, links, names, neighbours, resolv, translate
 from gemel.net.firewall import Firewall, Wanted, program
 from gemel.net.reserve import Reservations
 from gemel.net.resolver import Resolver
@@ -40,7 +40,7 @@ class NetworkManager:
 
     allow_private: instances may reach private ranges beyond the host (None:
     GEMEL_ALLOW_PRIVATE=1 says so). describe: from an instance's id to words
-    that name it in an error.
+    that name it in an error. allied: whether two instances may publish one host port.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class NetworkManager:
         allow_private: bool | None = None,
         resolv_conf: Path = Path("/etc/resolv.conf"),
         describe: Callable[[str], str] | None = None,
+        allied: Callable[[str, str], bool] | None = None,
     ) -> None:
         if allow_private is None:
             allow_private = os.environ.get("GEMEL_ALLOW_PRIVATE", "") in ("1", "true", "yes")
@@ -59,13 +60,16 @@ class NetworkManager:
         self._resolv_conf = resolv_conf
         self._firewall = Firewall(self._alias, allow_private)
         self._resolver = Resolver(paths.run, resolv_conf)
-        self._reservations = Reservations(describe)
+        self._reservations = Reservations(describe, allied)
         self._networks: dict[str, NetworkInfo] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
         self._ports: tuple[PublishedPort, ...] = ()
         self._led: dict[int, int] = {}
         self._foreign: set[tuple[str, int]] = set()
         self._last: dict[str, str] = {}
+        self._balanced: tuple[Balanced, ...] = ()
+        self._placed: dict[str, frozenset[str]] = {}
+        """Virtual addresses by bridge."""
         self._names: asyncio.Task[None] | None = None
 
     # -- names and addresses, without any effect -----------------------------------------
@@ -118,6 +122,7 @@ class NetworkManager:
         networks: Sequence[NetworkInfo],
         endpoints: Sequence[Endpoint],
         published: Sequence[PublishedPort],
+        balanced: Sequence[Balanced] = (),
     ) -> None:
         """Brings the kernel and the DNS server to the engine's state; see the module.
 
@@ -129,6 +134,7 @@ class NetworkManager:
         self._ports = tuple(published)
         await asyncio.to_thread(self._prepare_links)
         await asyncio.to_thread(self._look_at_host)
+        await self._place(balanced)
         await self._firewall.apply(self._wanted(), anew=True)
         if networks:
             await neighbours.let_pass(self._alias)
@@ -155,7 +161,9 @@ class NetworkManager:
                 )
         networks = sorted(self._networks.values(), key=lambda network: network.bridge)
         # what a user publishes goes before what gemel offers at the gateways
-        return Wanted(tuple(networks), (*detours, *self._ports, *self._offers()))
+        published = (*detours, *self._ports, *self._offers())
+        shared = balance.plan(self._balanced, self._endpoints, self._ports, self._networks)
+        return Wanted(tuple(networks), published, shared)
 
     def _offers(self) -> list[PublishedPort]:
         """Ports of all gateways that lead to a port of the host's loopback address."""
@@ -201,7 +209,7 @@ class NetworkManager:
 
     async def teardown(self) -> None:
         """Removes everything of this engine: links, rules, namespaces, the DNS server."""
-        self._networks, self._endpoints, self._ports = {}, (), ()
+        self._networks, self._endpoints, self._ports, self._balanced = {}, (), (), ()
         self._reservations.close()
         await self._resolver.stop()
         await self._firewall.remove()
@@ -242,6 +250,7 @@ class NetworkManager:
     async def remove_network(self, info: NetworkInfo) -> None:
         """Removes a network's bridge and rules. Idempotent."""
         self._networks.pop(info.id, None)
+        self._placed.pop(info.bridge, None)
         self._last.pop(info.id, None)
         await self._firewall.apply(self._wanted())
         await asyncio.to_thread(self._remove_bridge, info.bridge)
@@ -283,14 +292,39 @@ class NetworkManager:
     # -- names ---------------------------------------------------------------------------
 
     async def set_endpoints(
-        self, endpoints: Sequence[Endpoint], networks: Sequence[NetworkInfo]
+        self,
+        endpoints: Sequence[Endpoint],
+        networks: Sequence[NetworkInfo],
+        balanced: Sequence[Balanced] = (),
     ) -> None:
-        """All names there are, from now on. Returns once the DNS server answers by them."""
+        """All names there are, from now on. Returns once the DNS server answers by them.
+
+        balanced: services that have a virtual address; without the kernel's help for it their
+        names lead to the instances' own addresses.
+        """
         self._endpoints = tuple(endpoints)
+        await self._place(balanced)
+        if self._balanced:
+            await self._firewall.apply(self._wanted())  # before anybody is told the address
         await self._push(tuple(networks))
 
+    async def _place(self, balanced: Sequence[Balanced]) -> None:
+        """Takes up which services have a virtual address, and gives the bridges these."""
+        possible = bool(balanced) and await translate.available()
+        self._balanced = tuple(balanced) if possible else ()
+        wanted: dict[str, set[str]] = {bridge: set() for bridge in self._placed}
+        for one in self._balanced:
+            network = self._networks.get(one.network_id)
+            if network is not None:
+                wanted.setdefault(network.bridge, set()).add(one.address)
+        for bridge, addresses in wanted.items():
+            if self._placed.get(bridge, frozenset()) != frozenset(addresses):
+                await asyncio.to_thread(translate.place, bridge, addresses)
+                self._placed[bridge] = frozenset(addresses)
+        self._placed = {bridge: placed for bridge, placed in self._placed.items() if placed}
+
     async def _push(self, networks: tuple[NetworkInfo, ...]) -> None:
-        await self._resolver.push(networks, self._endpoints)
+        await self._resolver.push(networks, self._endpoints, self._balanced)
         # nothing to do but where port 53 of a gateway is another program's
         await self._firewall.apply(self._wanted())
 
@@ -318,13 +352,16 @@ class NetworkManager:
         self._networks.update((network.id, network) for network in networks)
         await self._firewall.apply(self._wanted())
 
-    async def reserve(self, port: PublishedPort) -> None:
-        """Holds a port of the host for ``port.instance_id``. Raises Conflict (says who has it)."""
-        await asyncio.to_thread(self._reservations.reserve, port)
+    async def reserve(self, port: PublishedPort, *, shared: bool = True) -> None:
+        """Holds a port of the host for ``port.instance_id``. Raises Conflict (says who has it).
 
-    async def hand_over(self, port: PublishedPort) -> None:
-        """Gives a held port to another instance, ``port.instance_id``."""
-        self._reservations.hand_over(port)
+        shared: fine if only allied instances have it; it is balanced over all of them then.
+        """
+        await asyncio.to_thread(self._reservations.reserve, port, shared=shared)
+
+    async def hand_over(self, port: PublishedPort, old: str) -> None:
+        """Gives a port that ``old`` holds to another instance, ``port.instance_id``."""
+        self._reservations.hand_over(port, old)
 
     async def release(self, port: PublishedPort) -> None:
         """Lets go of a port. Idempotent."""

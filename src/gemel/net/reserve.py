@@ -41,12 +41,21 @@ def _key(port: PublishedPort) -> Key:
 
 
 class Reservations:
-    """The sockets held by this engine. describe: from an instance's id to words for people."""
+    """The sockets held by this engine.
 
-    def __init__(self, describe: Callable[[str], str] | None = None) -> None:
+    describe: from an instance's id to words for people. allied: whether two instances may
+    hold one port together.
+    """
+
+    def __init__(
+        self,
+        describe: Callable[[str], str] | None = None,
+        allied: Callable[[str, str], bool] | None = None,
+    ) -> None:
         self._lock = threading.Lock()
-        self._held: dict[Key, tuple[socket.socket, str]] = {}
+        self._held: dict[Key, tuple[socket.socket, frozenset[str]]] = {}
         self._describe = describe or (lambda id: id[:12])
+        self._allied = allied or (lambda id, other: False)
 
     def choose(self, host_ip: str, protocol: str) -> int:
         """A free port, held from now on until ``reserve`` takes it or ``release`` frees it."""
@@ -65,26 +74,29 @@ class Reservations:
                 raise _refused(host_ip, wanted, error) from error
             port: int = made.getsockname()[1]
             if FIRST <= port <= LAST:
-                self._held[protocol, host_ip or "0.0.0.0", port] = made, ""
+                self._held[protocol, host_ip or "0.0.0.0", port] = made, frozenset()
                 return port
             made.close()
         raise Conflict(f"no free {protocol} port between {FIRST} and {LAST} on {host_ip}")
 
-    def reserve(self, port: PublishedPort) -> None:
+    def reserve(self, port: PublishedPort, *, shared: bool = True) -> None:
         """Holds a port for an instance; fine if the same one has it already.
+
+        shared: fine, too, if only instances that are allied with it have it.
 
         May take some 10 ms on a conflict: call it in a thread. Raises Conflict,
         InvalidInput (no such address of the host), Unsupported, Failed.
         """
         with self._lock:
-            self._reserve(port, _key(port))
+            self._reserve(port, _key(port), shared)
 
-    def _reserve(self, port: PublishedPort, key: Key) -> None:
+    def _reserve(self, port: PublishedPort, key: Key, shared: bool) -> None:
         if key in self._held:
-            made, owner = self._held[key]
-            if owner not in ("", port.instance_id):
-                raise _conflict(port, self._describe(owner))
-            self._held[key] = made, port.instance_id
+            made, owners = self._held[key]
+            for owner in owners - {port.instance_id}:
+                if not shared or not self._allied(owner, port.instance_id):
+                    raise _conflict(port, self._describe(owner))
+            self._held[key] = made, owners | {port.instance_id}
             return
         try:
             made = _bind(key[0], key[1], key[2])
@@ -92,32 +104,39 @@ class Reservations:
             if error.errno == errno.EADDRINUSE:
                 raise _conflict(port, self._who(key)) from None
             raise _refused(key[1], key[2], error) from error
-        self._held[key] = made, port.instance_id
+        self._held[key] = made, frozenset({port.instance_id})
 
     def _who(self, key: Key) -> str:
-        for (protocol, _, number), (_, owner) in self._held.items():
-            if (protocol, number) == (key[0], key[2]):
-                return self._describe(owner)
+        for (protocol, _, number), (_, owners) in self._held.items():
+            if (protocol, number) == (key[0], key[2]) and owners:
+                return self._describe(min(owners))
         found = holder(*key)
         if found is None or not found.pid:
             return "another program, or an instance of another gemel engine"
         return f"{found.name} (pid {found.pid})"
 
     def release(self, port: PublishedPort) -> None:
-        """Lets go of a port. Idempotent."""
+        """Lets an instance go of a port; it is free once nobody else has it. Idempotent."""
+        key = _key(port)
         with self._lock:
-            made, _ = self._held.pop(_key(port), (None, ""))
+            made, owners = self._held.get(key, (None, frozenset()))
+            left = owners - {port.instance_id}
+            if made is not None and left:
+                self._held[key] = made, left
+                return
+            self._held.pop(key, None)
         if made is not None:
             made.close()
 
-    def hand_over(self, port: PublishedPort) -> None:
-        """Gives a held port to ``port.instance_id``; it is reserved if nobody has it."""
+    def hand_over(self, port: PublishedPort, old: str) -> None:
+        """Gives what ``old`` holds to ``port.instance_id``; it is reserved if nobody has it."""
         with self._lock:
             key = _key(port)
             if key in self._held:
-                self._held[key] = self._held[key][0], port.instance_id
+                made, owners = self._held[key]
+                self._held[key] = made, (owners - {old}) | {port.instance_id}
             else:
-                self._reserve(port, key)
+                self._reserve(port, key, True)
 
     def close(self) -> None:
         """Lets go of all."""

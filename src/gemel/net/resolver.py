@@ -16,7 +16,7 @@ import msgspec
 from gemel.errors import Failed, GemelError
 from gemel.host import files, run
 from gemel.host.privileges import start_time
-from gemel.model.network import Endpoint, NetworkInfo
+from gemel.model.network import Balanced, Endpoint, NetworkInfo
 from gemel.net.dns.protocol import CONTROL_LIMIT, Done, Hello, Order, Snapshot, version
 
 log = logging.getLogger("gemel.net")
@@ -46,14 +46,17 @@ class Resolver:
         """What the server said last."""
 
     async def push(
-        self, networks: tuple[NetworkInfo, ...], endpoints: tuple[Endpoint, ...]
+        self,
+        networks: tuple[NetworkInfo, ...],
+        endpoints: tuple[Endpoint, ...],
+        balanced: tuple[Balanced, ...] = (),
     ) -> Done:
         """Tells the server all names; starts it if it is not there. Returns once they hold.
 
         Of several calls that wait, the last one's names are sent. Raises Failed.
         """
         generation = self._snapshot.generation + 1 if self._snapshot else 1
-        self._snapshot = Snapshot(generation, networks, endpoints)
+        self._snapshot = Snapshot(generation, networks, endpoints, balanced)
         async with self._lock:
             if self.held.generation >= generation and self._streams is not None:
                 return self.held
@@ -133,7 +136,8 @@ class Resolver:
                 return
             log.warning("the DNS server has died; starting it again")
             try:
-                await self.push(self._snapshot.networks, self._snapshot.endpoints)
+                last = self._snapshot
+                await self.push(last.networks, last.endpoints, last.balanced)
             except GemelError as error:
                 self._deaths += 1
                 log.error("%s", error)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemel.model.network import Endpoint, NetworkInfo
+from gemel.model.network import Balanced, Endpoint, NetworkInfo
 from gemel.net.dns.forward import _fits
 from gemel.net.dns.protocol import Snapshot
 from gemel.net.dns.zone import KEPT, LARGEST_UDP, PLAIN_UDP, VARIANTS, Forward, Zone, failure
@@ -228,3 +228,53 @@ def test_only_the_answer_to_the_question_fits() -> None:
     assert not _fits(query.to_wire(), other.to_wire())
     good.id ^= 1
     assert not _fits(query.to_wire(), good.to_wire())
+
+
+SHARED = Zone(
+    Snapshot(
+        1,
+        (network("one", 0), network("two", 1)),
+        (
+            endpoint("one", "a", "10.89.0.2", "app-web-1", "web"),
+            endpoint("one", "b", "10.89.0.3", "app-web-2", "web", ready=False),
+            endpoint("two", "b", "10.89.1.3", "app-web-2", "web"),
+            endpoint("one", "c", "10.89.0.4", "client", "mixed"),
+            endpoint("two", "c", "10.89.1.4", "client"),
+            endpoint("one", "d", "10.89.0.5", "d", "mixed", "tasks.d"),
+        ),
+        (
+            Balanced(
+                network_id="one", name="web", address="10.89.0.254", instances=("a", "b", "gone")
+            ),
+            Balanced(network_id="one", name="mixed", address="10.89.0.253", instances=("d",)),
+        ),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("client", "name", "expected"),
+    [
+        ("10.89.0.5", "web", ["10.89.0.254"]),
+        ("10.89.0.5", "WEB.app_one", ["10.89.0.254"]),
+        ("10.89.0.5", "tasks.web", ["10.89.0.2"]),
+        ("10.89.0.5", "app-web-2", ["10.89.0.3"]),  # one of them by its own name
+        ("10.89.0.2", "web", ["10.89.0.2"]),  # one of them that asks itself
+        ("10.89.0.4", "web", ["10.89.0.254", "10.89.1.3"]),  # of another network as it is
+        ("10.89.0.2", "mixed", ["10.89.0.4", "10.89.0.5"]),  # another has the name, too
+        ("10.89.0.2", "tasks.d", ["10.89.0.5"]),  # somebody's name
+    ],
+)
+def test_virtual_addresses(client: str, name: str, expected: list[str]) -> None:
+    query = dns.message.make_query(name, "A")
+    answer = SHARED.answer(query.to_wire(), client)
+    assert isinstance(answer, bytes)
+    found = dns.message.from_wire(answer).answer
+    assert sorted(str(item) for rrset in found for item in rrset) == expected
+
+
+def test_a_virtual_address_has_a_name() -> None:
+    query = dns.message.make_query(dns.reversename.from_address("10.89.0.254"), "PTR")
+    answer = SHARED.answer(query.to_wire(), "10.89.0.5")
+    assert isinstance(answer, bytes)
+    assert "web.app_one." in dns.message.from_wire(answer).to_text()

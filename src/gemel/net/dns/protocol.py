@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from gemel.model.network import Endpoint, NetworkInfo
+from gemel.model.network import Balanced, Endpoint, NetworkInfo
 
 #: Bytes that a message may have.
 CONTROL_LIMIT = 64 << 20
@@ -24,6 +24,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     generation: int = 0
     networks: tuple[NetworkInfo, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    balanced: tuple[Balanced, ...] = ()
 
 
 class Hello(msgspec.Struct):

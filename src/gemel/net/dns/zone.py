@@ -5,8 +5,10 @@ its instance is on, whichever of their gateways it asks.
 
     name                           answer
     a name on its networks         A: the addresses of all ready instances that have it, in
-                                   random order (of all of them if none is ready); other
-                                   types: empty, NOERROR
+                                   random order (of all of them if none is ready), or the
+                                   virtual address that stands for them (not for one of them
+                                   that asks itself); other types: empty, NOERROR
+    tasks.name                     the addresses of the instances in every case
     name.network                   the same, of this network only
     a link of its instance         what the name that it stands for gives (Docker's --link)
     host.docker.internal, host.gemel.internal, gateway.docker.internal
@@ -20,7 +22,7 @@ its instance is on, whichever of their gateways it asks.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
@@ -35,7 +37,7 @@ import dns.rdatatype
 import dns.reversename
 import dns.rrset
 
-from gemel.model.network import Endpoint, NetworkInfo
+from gemel.model.network import Balanced, Endpoint, NetworkInfo
 from gemel.net.dns.protocol import Snapshot
 
 #: Seconds that an answer may be kept. None: a replaced instance is never asked by its old address.
@@ -62,16 +64,39 @@ class Forward(NamedTuple):
 
 
 class _Names:
-    """The names of one network: name to (address, ready)."""
+    """The names of one network."""
 
     def __init__(self, network: NetworkInfo) -> None:
         self.network = network
         self.subnet = IPv4Network(network.subnet)
-        self.entries: dict[str, list[tuple[str, bool]]] = {}
+        self.entries: dict[str, list[Endpoint]] = {}
+        self.virtual: dict[str, Balanced] = {}
+        """By name."""
 
     def add(self, endpoint: Endpoint) -> None:
         for name in {name.lower() for name in endpoint.names}:
-            self.entries.setdefault(name, []).append((endpoint.address, endpoint.ready))
+            self.entries.setdefault(name, []).append(endpoint)
+
+    def balance(self, one: Balanced) -> None:
+        self.virtual[one.name] = one
+
+    def places(self, name: str, asker: str, *, plain: bool) -> list[tuple[str, bool]]:
+        """What a name leads to for an instance, and whether it is ready.
+
+        plain: never a virtual address.
+        """
+        found = self.entries.get(name, [])
+        one = None if plain else self.virtual.get(name)
+        if one is not None and asker not in one.instances:
+            ready = [end.ready for end in found if end.instance_id in one.instances]
+            if found and len(ready) == len(found):
+                return [(one.address, any(ready))]
+        return [(end.address, end.ready) for end in found]
+
+    def virtual_name(self, address: str) -> str:
+        """The name that a virtual address stands for; empty if it is none."""
+        found = (one.name for one in self.virtual.values() if one.address == address)
+        return next(found, "")
 
 
 class Zone:
@@ -90,6 +115,9 @@ class Zone:
             names.add(endpoint)
             self._by_address[endpoint.network_id, endpoint.address] = endpoint
             self._instances.setdefault(endpoint.instance_id, []).append(endpoint)
+        for one in snapshot.balanced:
+            if one.network_id in self._networks:
+                self._networks[one.network_id].balance(one)
 
     @property
     def gateways(self) -> frozenset[str]:
@@ -125,7 +153,7 @@ class Zone:
             return _failure(wire, dns.rcode.REFUSED)
         if query.opcode() != dns.opcode.QUERY:
             return _failure(wire, dns.rcode.NOTIMP)
-        response = self._respond(query, seen, self._links_of(client, seen))
+        response = self._respond(query, seen, client)
         if response is None:
             return self._forward(query, client, seen)
         return _to_wire(query, response, tcp)
@@ -148,6 +176,11 @@ class Zone:
         places = self._instances[endpoint.instance_id] if endpoint is not None else []
         return {own.lower(): name.lower() for place in places for own, name in place.links}
 
+    def _asker(self, near: _Names, client: str) -> str:
+        """The instance that asks; empty if it is none."""
+        endpoint = self._by_address.get((near.network.id, client))
+        return endpoint.instance_id if endpoint is not None else ""
+
     def _forward(
         self, query: dns.message.Message, client: str, seen: Sequence[_Names]
     ) -> Forward | bytes:
@@ -159,7 +192,7 @@ class Zone:
         return Forward(endpoint.dns if endpoint is not None else ())
 
     def _respond(
-        self, query: dns.message.Message, seen: Sequence[_Names], links: dict[str, str]
+        self, query: dns.message.Message, seen: Sequence[_Names], client: str
     ) -> dns.message.Message | None:
         """The answer from what is known here; None if the question is for others."""
         question = query.question[0]
@@ -171,7 +204,8 @@ class Zone:
         name = _text(question.name)
         if name.endswith(".in-addr.arpa"):
             return self._reverse(response, question, seen)
-        addresses = self._lookup(links.get(name, name), seen)
+        meant = self._links_of(client, seen).get(name, name)
+        addresses = self._lookup(meant, seen, self._asker(seen[0], client))
         if addresses:
             if question.rdtype in (dns.rdatatype.A, dns.rdatatype.ANY):
                 response.answer.append(
@@ -183,19 +217,13 @@ class Zone:
         response.set_rcode(dns.rcode.NXDOMAIN)
         return response
 
-    def _lookup(self, name: str, seen: Iterable[_Names]) -> list[str]:
-        seen = list(seen)
+    def _lookup(self, name: str, seen: Sequence[_Names], asker: str) -> list[str]:
         if name in HOST_NAMES:
             return [seen[0].network.gateway]
-        found = [entry for names in seen for entry in names.entries.get(name, ())]
-        if not found:
-            for names in seen:
-                short = name.removesuffix("." + names.network.name.lower())
-                if short != name:
-                    found = names.entries.get(short, [])
-                    break
-        ready = [address for address, is_ready in found if is_ready]
-        addresses = list(dict.fromkeys(ready or [address for address, _ in found]))
+        found = _among(seen, name, asker)
+        if not found and name.startswith("tasks."):
+            found = _among(seen, name.removeprefix("tasks."), asker, plain=True)
+        addresses = list(dict.fromkeys(found))
         random.shuffle(addresses)
         return addresses
 
@@ -212,6 +240,8 @@ class Zone:
         for names in seen:
             endpoint = self._by_address.get((names.network.id, client))
             own = f"{endpoint.names[0]}.{names.network.name}" if endpoint and endpoint.names else ""
+            if shared := names.virtual_name(client):
+                own = f"{shared}.{names.network.name}"
             if client == names.network.gateway:
                 own = "host.gemel.internal"
             target = _absolute(own)
@@ -223,6 +253,18 @@ class Zone:
                 return response
         response.set_rcode(dns.rcode.NXDOMAIN)
         return response
+
+
+def _among(seen: Sequence[_Names], name: str, asker: str, *, plain: bool = False) -> list[str]:
+    """Addresses of a name, or of ``name.network``, on these networks; ready ones if there are."""
+    found = [place for names in seen for place in names.places(name, asker, plain=plain)]
+    if not found:
+        for names in seen:
+            short = name.removesuffix("." + names.network.name.lower())
+            if short != name:
+                found = names.places(short, asker, plain=plain)
+                break
+    return [address for address, ready in found if ready] or [address for address, _ in found]
 
 
 def _absolute(name: str) -> dns.name.Name | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from gemel.observe.capture.database import Postgres, Redis
 from gemel.observe.capture.dialogue import Dialogue, Link, Lost
@@ -124,6 +125,8 @@ class Flow:
         """Somewhere in the midst: only the begin of a request tells where."""
         self.missed = 0
         self.failures = 0
+        self.other = b""
+        """The key of what the instance behind a virtual address sends."""
 
     def pieces(self, client: bool, pieces: list[Piece], at: float) -> None:
         """What came in order from one side."""
@@ -215,11 +218,19 @@ class Flows:
         self._record = record
         self._flows: dict[bytes, tuple[Flow, bool]] = {}
         self.peers: Mapping[str, Peer] = {}
+        self._virtual: dict[bytes, list[bytes]] = {}
         self._number = 0
         self.packets = self.gaps = self.evicted = self.failures = 0
 
     def __len__(self) -> int:
         return len(self._flows) // 2
+
+    def lead(self, virtual: Mapping[str, Sequence[str]]) -> None:
+        """By address of an instance, the virtual addresses that lead to it."""
+        self._virtual = {
+            socket.inet_aton(one): [socket.inet_aton(address) for address in addresses]
+            for one, addresses in virtual.items()
+        }
 
     def packet(self, at: float, frame: bytes) -> None:
         """Takes an Ethernet frame; what is no TCP over IPv4 is passed over. Never raises."""
@@ -239,7 +250,9 @@ class Flows:
         data = frame[begin : 14 + total if total else len(frame)]
         self.packets += 1
         key = frame[26:34] + frame[start : start + 4]
-        found = self._flows.get(key)
+        found = self._behind(key) if key[:4] in self._virtual else None
+        if found is None:
+            found = self._flows.get(key)
         if flags & (_SYN | _ACK) == _SYN and found is not None:
             self._remove(key, at, False)  # the same ports again
             found = None
@@ -255,6 +268,23 @@ class Flows:
         self._take(flow, client, sequence, acknowledged, flags, data, at)
         if flow.streams[0].ended and flow.streams[1].ended:
             self._remove(key, at, False)
+
+    def _behind(self, key: bytes) -> tuple[Flow, bool] | None:
+        """The connection to a virtual address that an instance behind it answers.
+
+        Packets are seen where they enter a bridge: those of the caller before the kernel's
+        translation, those of the instance before it, too.
+        """
+        for address in self._virtual[key[:4]]:
+            found = self._flows.get(address + key[4:])
+            if found is not None and found[0].other in (b"", key):
+                flow = found[0]
+                if not flow.other:
+                    flow.other = key
+                    port = struct.unpack("!H", key[8:10])[0]
+                    flow.link.target = self._peer(_address(key[:4]), port)
+                return found
+        return None
 
     def _take(
         self, flow: Flow, client: bool, sequence: int, acknowledged: int, flags: int,

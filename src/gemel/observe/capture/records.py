@@ -113,6 +113,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     ports: tuple[int, ...] = ()
     bridges: tuple[int, ...] = ()
     peers: dict[str, Peer] = {}
+    virtual: dict[str, tuple[str, ...]] = {}
+    """By address of an instance, the virtual addresses that lead to it."""
 
 
 class Query(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -102,6 +102,7 @@ class Server:
         try:
             while True:
                 self.flows.peers = snapshot.peers
+                self.flows.lead(snapshot.virtual)
                 done = Done(os.getpid())
                 try:
                     self._ring.watch(snapshot.ports, snapshot.bridges)
