@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gemel.compose import extension, units
@@ -11,6 +12,7 @@ from gemel.compose.schema import REQUIRED
 from gemel.compose.tables import Table
 
 Json = dict[str, Any]
+_EXPOSED = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(?:tcp|udp|sctp))?")
 
 
 def required(model: Json, origins: Origins, problems: Problems) -> None:
@@ -51,6 +53,7 @@ class Consistency:
             service = self.services[name]
             self._image(name, service)
             self._references(name, service)
+            self._exposed(name, service)
             self._dependencies(name, service)
             self._numbers(name, service)
             self._mounts(name, service)
@@ -89,6 +92,14 @@ class Consistency:
             if target != context and not (self.services.get(target) or {}).get("build"):
                 words = f'"{target}" is not a service that is built'
                 self._tell(self._at(name, "build", "additional_contexts", key), words)
+
+    def _exposed(self, name: str, service: Json) -> None:
+        for index, entry in enumerate(service.get("expose") or ()):
+            found = _EXPOSED.fullmatch(str(entry))
+            first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+            if not 0 < first <= last < 65536:
+                words = f'expose takes a port or a range of ports (1 to 65535), not "{entry}"'
+                self._tell_item(self._at(name, "expose", index), str(entry), words)
 
     def _known(self, path: Path, kind: str, key: str) -> None:
         known = self.model.get(kind) or {}

@@ -243,3 +243,11 @@ def test_reader_is_the_only_way_to_files() -> None:
             assert not re.search(
                 r"\bopen\(|read_text|\bos\.stat|os\.path\.exists", module.read_text()
             )
+
+
+@pytest.mark.parametrize("wrong", ["0.5", "0", "70000", "9-8", "80/quic", "http"])
+def test_expose_that_is_no_port(wrong: str) -> None:
+    """Found by generated files: it came through as far as the request."""
+    with pytest.raises(InvalidInput, match="expose takes a port"):
+        project(f"services: {{a: {{image: x, expose: ['{wrong}']}}}}")
+    project("services: {a: {image: x, expose: [80, '90-92', '53/udp']}}")
