@@ -51,11 +51,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def wait_port(port: int) -> None:
+async def wait_port(port: int, address: str = "127.0.0.1") -> None:
     async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                _, writer = await asyncio.open_connection(address, port)
                 writer.close()
                 return
             await asyncio.sleep(0.05)

@@ -141,12 +141,26 @@ def test_compose(engine: EngineProcess, tmp_path: Path, program: str) -> None:
 
 
 def test_gemel_env_sets_up_a_shell(engine: EngineProcess) -> None:
-    env = {k: v for k, v in engine.env.items() if k != "DOCKER_HOST"}
+    env = {k: v for k, v in engine.env.items() if k not in ("DOCKER_HOST", "DOCKER_BUILDKIT")}
     script = (
         f'eval "$({sys.executable} -m gemel env)" && exec {DOCKER} info --format "{{{{.Name}}}}"'
     )
     done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, timeout=60)
     assert done.returncode == 0 and done.stdout.strip(), done
+
+
+@pytest.mark.parametrize("program", [DOCKER, CURRENT], ids=["docker20", "current"])
+def test_who_builds(engine: EngineProcess, tmp_path: Path, program: str) -> None:
+    """Without a word the engine does; BuildKit's protocol ends with a clear error."""
+    needs(program)
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo by {program}\n")
+    env = {k: v for k, v in engine.env.items() if k != "DOCKER_BUILDKIT"}
+    command = [program, "build", "-q", str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.startswith(b"sha256:"), done
+    env["DOCKER_BUILDKIT"] = "1"
+    done = subprocess.run(command, env=env, capture_output=True, timeout=120)
+    assert done.returncode != 0 and (b"buildx" in done.stderr or b"404" in done.stderr), done
 
 
 def test_docker_py_starts_a_micro_vm(engine: EngineProcess) -> None:

@@ -143,14 +143,20 @@ def version(app: App, short: bool, form: str | None) -> None:
 @click.option("--shell", type=click.Choice(["sh", "fish"]), default="sh", help="Which shell.")
 @pass_app
 def env(app: App, unset: bool, shell: str) -> None:
-    """Print settings that point Docker's tools to gemel: eval "$(gemel env)"."""
-    if unset:
-        output.say("set -e DOCKER_HOST;" if shell == "fish" else "unset DOCKER_HOST")
-        return
-    value = shlex.quote(f"unix://{app.place.socket}")
-    output.say(
-        f"set -gx DOCKER_HOST {value};" if shell == "fish" else f"export DOCKER_HOST={value}"
-    )
+    """Print settings that point Docker's tools to gemel: eval "$(gemel env)".
+
+    DOCKER_BUILDKIT=0 has docker and Compose send builds to the engine: with buildx they
+    would start a BuildKit of their own in a container, whose images stay there.
+    """
+    # one line, so that eval without quotes does the same
+    settings = {"DOCKER_HOST": shlex.quote(f"unix://{app.place.socket}"), "DOCKER_BUILDKIT": "0"}
+    if shell == "fish":
+        words = [f"set -e {k};" if unset else f"set -gx {k} {v};" for k, v in settings.items()]
+        output.say(" ".join(words))
+    elif unset:
+        output.say(f"unset {' '.join(settings)}")
+    else:
+        output.say("export " + " ".join(f"{name}={value}" for name, value in settings.items()))
 
 
 @command()
