@@ -9,6 +9,7 @@
 #include <sys/signalfd.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "boot.h"
@@ -138,6 +139,19 @@ static void answer_processes(void)
 	free(passwd);
 }
 
+static void answer_clock(void)
+{
+	struct timespec now;
+	uint64_t ns;
+	uint8_t payload[sizeof ns];
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	for (size_t i = 0; i < sizeof payload; i++)
+		payload[i] = (uint8_t)(ns >> 8 * i);
+	link_send(host, SESSION_CONTROL, G_CLOCK, 0, payload, sizeof payload);
+}
+
 static void answer_frozen(bool frozen)
 {
 	uint8_t state = frozen;
@@ -173,6 +187,9 @@ static void take_control(const struct frame *frame)
 		break;
 	case H_CHANGED:
 		touch_changed(frame->payload, frame->length);
+		break;
+	case H_CLOCK:
+		answer_clock();
 		break;
 	case H_USAGE:
 		answer_usage();

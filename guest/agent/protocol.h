@@ -36,6 +36,7 @@ enum host_frame {
 	H_PROCESSES = 15,
 	H_PREPARE = 16,
 	H_CHANGED = 17,
+	H_CLOCK = 18,
 };
 
 enum guest_frame {
@@ -52,6 +53,7 @@ enum guest_frame {
 	G_LOG = 75,
 	G_FROZEN = 76,
 	G_PROCESSES = 77,
+	G_CLOCK = 78,
 };
 
 enum error_kind {

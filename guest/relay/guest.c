@@ -7,6 +7,7 @@
 
 #include <sys/random.h>
 
+#include "clock.h"
 #include "relay.h"
 #include "watch.h"
 
@@ -239,7 +240,7 @@ static void put_record(struct queue *q, const char *key, const void *data, size_
 
 /* Once more the time: the answer tells how far it can be off, so a guest that was slow to read
  * it is told again. */
-static void send_time(struct relay *r)
+void guest_send_time(struct relay *r)
 {
     struct queue q = {.limit = 256};
     char time[32];
@@ -311,6 +312,12 @@ static void first_pong(struct relay *r)
     }
 }
 
+/* Whether the guest was so slow to take the time that it should be told again. */
+static bool is_late(const struct relay *r)
+{
+    return r->times_sent < CLOCK_TRIES && now_ms() - r->time_sent > CLOCK_ERROR_MS;
+}
+
 static void control_frame(struct relay *r, const struct frame *f)
 {
     char text[1024];
@@ -333,13 +340,18 @@ static void control_frame(struct relay *r, const struct frame *f)
         set_guest_up(r);
         break;
     case G_READY:
+        if (r->setting_clock && r->state >= RUNNING) {
+            r->setting_clock = is_late(r);
+            if (r->setting_clock)
+                guest_send_time(r);
+            break;
+        }
         if (r->state != CONFIGURING) {
             broke(r, "ready without being asked");
             return;
         }
-        if (!r->times_sent ||
-            (r->times_sent < CLOCK_TRIES && now_ms() - r->time_sent > CLOCK_ERROR_MS)) {
-            send_time(r);
+        if (!r->times_sent || is_late(r)) {
+            guest_send_time(r);
             break;
         }
         r->state = STARTING;
@@ -366,8 +378,14 @@ static void control_frame(struct relay *r, const struct frame *f)
         /* fall through */
     case G_USAGE:
     case G_FROZEN:
+        if (f->type == G_FROZEN)
+            clock_ask(r);
         r->asked[f->type] = false;
         answer(r, f, true);
+        break;
+    case G_CLOCK:
+        if (!clock_answer(r, f))
+            broke(r, "a time that was not asked for");
         break;
     case G_PROCESSES:
         answer(r, f, f->flags & FLAG_LAST);
@@ -389,7 +407,7 @@ void guest_read(struct relay *r)
         bool more = queue_used(&r->from_guest) > before;
         int found;
         while (r->state != DONE && (found = frame_next(&r->from_guest, &f)) != 0) {
-            if (found < 0 || f.type < G_HELLO || f.type > G_PROCESSES) {
+            if (found < 0 || f.type < G_HELLO || f.type > G_CLOCK) {
                 broke(r, "a frame that is none");
                 return;
             }

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "relay.h"
 #include "watch.h"
 
@@ -161,6 +162,8 @@ static void check_deadlines(struct relay *r)
 {
     int64_t now = now_ms();
     check_boot(r);
+    if (r->state == RUNNING)
+        clock_look(r, now);
     if (r->launch.idle && r->state == RUNNING)
         check_idle(r);
     if (r->kill_deadline && now >= r->kill_deadline && r->state == RUNNING) {
@@ -185,6 +188,8 @@ static int patience(const struct relay *r)
     int64_t wait = 60000, now = now_ms();
     if (r->deadline && r->deadline - now < wait)
         wait = r->deadline - now;
+    if (r->state == RUNNING && r->clock_due - now < wait)
+        wait = r->clock_due - now;
     if (r->kill_deadline && r->kill_deadline - now < wait)
         wait = r->kill_deadline - now;
     if ((r->service_owed || r->launch.idle) && wait > 1000)
@@ -205,7 +210,7 @@ static void take_signals(struct relay *r)
     }
 }
 
-enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_QMP, P_WATCH, P_CLIENTS };
+enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_QMP, P_WATCH, P_JUMPS, P_CLIENTS };
 
 static void turn(struct relay *r)
 {
@@ -219,6 +224,7 @@ static void turn(struct relay *r)
     p[P_ERRORS] = (struct pollfd){r->errors, POLLIN, 0};
     p[P_READY] = (struct pollfd){r->ready, 0, 0};
     p[P_QMP] = (struct pollfd){r->qmp, POLLIN, 0};
+    p[P_JUMPS] = (struct pollfd){r->jumps, POLLIN, 0};
     p[P_WATCH] = (struct pollfd){crowded ? -1 : r->watch, POLLIN, 0};
     for (int i = 0; i < MAX_CLIENTS; i++) {
         short events = crowded ? 0 : POLLIN;
@@ -240,6 +246,8 @@ static void turn(struct relay *r)
         qmp_read(r);
     if (p[P_WATCH].revents && r->watch >= 0)
         watch_read(r);
+    if (p[P_JUMPS].revents)
+        clock_jumped(r);
     if (p[P_AGENT].revents & (POLLIN | POLLHUP | POLLERR))
         guest_read(r);
     for (int i = 0; i < MAX_CLIENTS && r->state != DONE; i++)
@@ -334,6 +342,7 @@ static const char *set_up(struct relay *r)
     r->signals = signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
     if (r->signals < 0)
         return "cannot take signals";
+    clock_open(r);
     return NULL;
 }
 
@@ -357,7 +366,7 @@ static void detach(int ready)
 int main(int argc, char **argv)
 {
     struct relay *r = &relay;
-    r->agent = r->errors = r->qmp = r->watch = r->listener = r->signals = r->guest_log = r->log.fd = -1;
+    r->agent = r->errors = r->qmp = r->watch = r->jumps = r->listener = r->signals = r->guest_log = r->log.fd = -1;
     r->ready = argc == 2 ? atoi(argv[1]) : -1;
     r->next_session = 2;
     r->from_guest.limit = 4 * FRAME_PAYLOAD_MAX;

@@ -51,6 +51,9 @@ struct relay {
     int64_t launched_at;
     int times_sent; /* of the clock alone, after the configuration */
     int64_t time_sent;
+    bool setting_clock;          /* of a running guest: its answer is due */
+    int jumps;                   /* tells when the host's clock is set, or has slept; -1: nothing does */
+    int64_t clock_due, clock_asked; /* ms when it is asked next; ns when it was, 0: it is not */
     bool start_due; /* the guest is ready, and not all who want to be there are attached */
 
     pid_t vmm, watcher, shares[MAX_SHARES];
@@ -103,6 +106,7 @@ void guest_send(struct relay *r, uint32_t session, uint8_t type, uint8_t flags, 
                 size_t n);
 void guest_pay(struct relay *r);
 void guest_start(struct relay *r);
+void guest_send_time(struct relay *r);
 void guest_ask(struct relay *r, uint8_t request, uint8_t answer);
 
 /* clients.c */

@@ -208,6 +208,27 @@ def much(total):
     end(0)
 
 
+def late(seconds=3600):
+    """Answers pauses, and tells a time that is so much too late; shows what it is told."""
+    come_up()
+    while True:
+        _, kind, _, payload = receive()
+        if kind in (12, 13):
+            send(frame(0, 76, bytes([kind == 12])))
+        elif kind == 18:
+            send(frame(0, 78, struct.pack("<Q", time.time_ns() - seconds * 10**9)))
+            send(frame(1, STDOUT, b"asked\n"))
+        elif kind == CONFIG:
+            send(frame(1, STDOUT, payload + b"\n"))
+            send(frame(0, READY))
+        elif kind == SHUTDOWN:
+            sys.exit(0)
+
+
+def punctual():
+    late(0)
+
+
 def hang():
     time.sleep(600)
 

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import secrets
+import signal
 import subprocess
 import tarfile
 import time
@@ -154,6 +155,26 @@ async def test_each_clone_is_its_own_machine(
     assert errors[MANY // 2] < CLOCK and errors[-1] < 20 * CLOCK, errors
     # one template for them all
     assert len(runtime(vm).templates.kinds) == 1
+
+
+async def test_the_clock_is_right_after_a_stop_and_a_pause(vm: Harness) -> None:
+    spec = await vm.start(vm.spec("sleep", "1000"))
+    pids = relay.read_pids(vm.paths.instance_run(spec.id))
+    assert pids is not None
+    os.kill(pids[1], signal.SIGSTOP)
+    try:
+        await asyncio.sleep(3)
+    finally:
+        os.kill(pids[1], signal.SIGCONT)
+    assert await clock_error(vm, spec) < CLOCK
+    # as if the host had slept: the guest has not noticed that time went by
+    await vm.exec(spec, "date", "-s", "@1000000000", privileged=True)
+    assert await clock_error(vm, spec) > 1
+    await vm.runtime.pause(spec.id)
+    await vm.runtime.resume(spec.id)
+    async with asyncio.timeout(60):
+        while await clock_error(vm, spec) > CLOCK:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
 
 def proportional(vm: Harness, spec: InstanceSpec) -> int:

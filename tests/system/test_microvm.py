@@ -24,6 +24,7 @@ from gemel.runtime.microvm import channel, probe, relay
 from gemel.runtime.microvm.protocol import (
     FIRST_EXEC,
     SERVICE,
+    FromGuest,
     Record,
     ToGuest,
     encode,
@@ -188,6 +189,7 @@ async def test_a_log_is_begun_anew(fake: Fake) -> None:
         (encode(2, 68, b"x"), "session"),
         (encode(1, 72, b"\xff\xff\xff\x7f"), "credit"),
         (encode(1, 1, b""), "frame"),
+        (encode(0, 78, bytes(8)), "time"),
         (struct.pack("<IIBBH", 65537, 0, 75, 0, 0), "frame"),
         (struct.pack("<IIBBH", 0, 0, 75, 0, 1), "frame"),
     ],
@@ -198,6 +200,23 @@ async def test_a_guest_that_breaks_a_rule_is_ended(fake: Fake, sent: bytes, word
     ended = await fake.end()
     assert ended.status == 137
     assert "broke the protocol" in ended.error and words in ended.error
+
+
+@pytest.mark.parametrize(("mode", "told"), [("late", True), ("punctual", False)])
+async def test_a_clock_that_is_off_is_set(fake: Fake, mode: str, told: bool) -> None:
+    """It is asked for after each pause."""
+    await fake.start(mode)
+    stream = await channel.attach(fake.folder)
+    for request in (ToGuest.FREEZE, ToGuest.THAW):
+        await channel.ask(fake.folder, request, FromGuest.FROZEN)
+    async with asyncio.timeout(DEADLINE):
+        seen = b""
+        while seen.count(b"asked") < 2:
+            piece = await stream.read()
+            assert piece is not None
+            seen += piece[1]
+    assert (b"time" in seen) == told
+    await stream.close()
 
 
 async def test_a_flood_is_ended(fake: Fake) -> None:

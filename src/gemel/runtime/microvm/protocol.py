@@ -64,6 +64,7 @@ class ToGuest(enum.IntEnum):
     PROCESSES = 15
     PREPARE = 16
     CHANGED = 17
+    CLOCK = 18
 
 
 class FromGuest(enum.IntEnum):
@@ -82,6 +83,7 @@ class FromGuest(enum.IntEnum):
     LOG = 75
     FROZEN = 76
     PROCESSES = 77
+    CLOCK = 78
 
 
 class ErrorKind(enum.IntEnum):
