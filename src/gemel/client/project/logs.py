@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,6 @@ from typing import NamedTuple
 from gemel.client.engine import Client
 from gemel.client.hijack import Demultiplexer, Output
 from gemel.client.project.members import Target
-from gemel.errors import NotFound
 
 #: Compose's colours, in its order.
 _COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
@@ -135,45 +133,3 @@ def read_log(
         split.feed(chunk)
     out.end()
     err.end()
-
-
-def follow_all(
-    client: Client,
-    targets: Sequence[Target],
-    options: LogOptions,
-    printer: Printer,
-) -> None:
-    """Prints the logs of all targets; ends when each has ended.
-
-    Without ``follow`` one after the other, in order; else all at once.
-    """
-
-    def show(target: Target) -> None:
-        label = label_of(target)
-
-        def put(text: str, bad: bool) -> None:
-            printer.line(label, text, error=bad)
-
-        read_log(client, target, options, put)
-
-    if not options.follow:
-        for target in targets:
-            show(target)
-        return
-    ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-    def work(target: Target) -> None:
-        try:
-            show(target)
-            ends.put(None)
-        except NotFound:
-            ends.put(None)  # removed meanwhile
-        except BaseException as problem:
-            ends.put(problem)
-
-    for target in targets:
-        threading.Thread(target=work, args=(target,), daemon=True).start()
-    for _ in targets:
-        problem = ends.get()
-        if problem is not None:
-            raise problem
