@@ -16,6 +16,7 @@ from typing import NamedTuple
 from gemel.engine import balancing
 from gemel.engine.events import Events
 from gemel.engine.records import Container, EndpointRecord, Volume
+from gemel.engine.rotation import Rotation
 from gemel.engine.state import Store
 from gemel.errors import Conflict, GemelError, NotFound
 from gemel.image.store import ImageStore
@@ -116,6 +117,7 @@ class Core:
         self.paths = paths
         self.store = Store(paths.state)
         self.events = Events()
+        self.rotation = Rotation(paths)
         self.images = images
         self.net = net
         self.runtimes = runtimes

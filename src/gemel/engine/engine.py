@@ -139,6 +139,7 @@ class Engine:
         await self.observing.close()
         await self.faults.close()
         await core.close_tasks()
+        await core.rotation.close()
         for runtime in core.runtimes.values():
             await runtime.close()
         await core.net.close(left)

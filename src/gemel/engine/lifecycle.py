@@ -157,6 +157,7 @@ class Lifecycle:
     # --- end ----------------------------------------------------------------------
 
     def _watch(self, one: Container) -> None:
+        self.core.rotation.begin(one)
         self.core.spawn(one, self._until_end(one), "watching")
         if health.wanted(one):
             self.core.spawn(one, health.keep(self.core, one, self._sick), "health checks")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from gemel.engine import otlp, resolve
+from gemel.engine import otlp, resolve, rotation
 from gemel.engine.core import Core, Once
 from gemel.engine.records import Container, EndpointRecord
 from gemel.errors import Conflict, NotFound, Unsupported
@@ -275,7 +275,6 @@ def build(
     ipc_mode = host.ipc_mode
     if ipc_mode.startswith("container:"):
         ipc_mode = f"/proc/{_other(core, ipc_mode).state.pid}/ns/ipc"
-    log_config = (host.log_config.config if host.log_config else None) or {}
     return InstanceSpec(
         id=one.id,
         name=one.name,
@@ -306,7 +305,7 @@ def build(
         ipc_mode=ipc_mode if ipc_mode not in ("private", "shareable", "none") else "",
         stop_signal=resolve.signal_number(one.request.stop_signal),
         log=core.paths.instance(one.id) / "log",
-        log_size=_size(log_config.get("max-size", "")),
+        log_size=rotation.limits(one).size,
         labels=tuple((one.request.labels or {}).items()),
     )
 
@@ -317,11 +316,3 @@ def once(full: InstanceSpec, how: Once) -> InstanceSpec:
     return msgspec.structs.replace(
         full, halted=how.halted, process=msgspec.structs.replace(full.process, env=env)
     )
-
-
-def _size(text: str) -> int:
-    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-    text = text.lower().rstrip("b")
-    scale = units.get(text[-1:], 1)
-    digits = text.rstrip("kmg")
-    return int(digits) * scale if digits.isdigit() else 0

@@ -81,7 +81,7 @@ def test_tail_is_the_end_of_the_whole(pieces: list[tuple[bool, int]], count: int
     fd = os.memfd_create("log")
     try:
         os.write(fd, data)
-        offset = logs.tail_offset(fd, len(data), count, lambda line: True)
+        offset, _ = logs.tail_offset(fd, len(data), count, lambda line: True)
     finally:
         os.close(fd)
     whole = b"".join(line.data for line in logs.parse(data))
