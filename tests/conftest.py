@@ -20,7 +20,10 @@ from gemel.host import mountns, mounts
 from tests import leaks
 from tests.engine import STARTED
 
-settings.register_profile("gemel", deadline=None, max_examples=60)
+# The same examples every time; GEMEL_FUZZ=1 takes others at each run, to look for new ones.
+settings.register_profile(
+    "gemel", deadline=None, max_examples=60, derandomize="GEMEL_FUZZ" not in os.environ
+)
 settings.load_profile("gemel")
 
 CLONE_NEWNS = 0x00020000
