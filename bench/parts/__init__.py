@@ -16,6 +16,7 @@ PARTS: Mapping[str, Part] = {
     "cli": cli.run,
     "compose": compose.run,
     "vm": vm.run,
+    "bind": vm.run_bind,
     "project": project.run,
     "images": images.run,
     "idle": idle.run,

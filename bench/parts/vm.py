@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 from bench.measure import Aim, Case, Once, in_turns, timed
@@ -19,8 +20,10 @@ def _address(state: dict[str, Any]) -> str:
     return str(network["IPAddress"])
 
 
-def _once(peer: Peer, runtime: str = "", *, cold: bool = False) -> Once:
-    host = {"Runtime": runtime} if runtime else {}
+def _once(peer: Peer, runtime: str = "", *, cold: bool = False, bind: str = "") -> Once:
+    host: dict[str, Any] = {"Runtime": runtime} if runtime else {}
+    if bind:
+        host["Binds"] = [f"{bind}:/tmp"]
     labels = {"gemel.snapshot": "off"} if cold else {}
     body = {"Image": IMAGE, "Cmd": _SERVER, "HostConfig": host, "Labels": labels}
 
@@ -42,16 +45,29 @@ def _once(peer: Peer, runtime: str = "", *, cold: bool = False) -> Once:
     return measure
 
 
-def run(field: Field, rounds: int, seconds: float) -> list[Case]:
+def _calls(field: Field, bind: str = "") -> dict[str, Once]:
     """The same image and command in each."""
     gemel, docker = field.gemel(), field.dockerd()
     calls: dict[str, Once] = {
-        "cloned micro VM": _once(gemel, "microvm"),
-        "cold micro VM": _once(gemel, "microvm", cold=True),
-        "gemel container": _once(gemel),
+        "cloned micro VM": _once(gemel, "microvm", bind=bind),
+        "cold micro VM": _once(gemel, "microvm", cold=True, bind=bind),
+        "gemel container": _once(gemel, bind=bind),
     }
     if docker is not None:
-        calls["dockerd container"] = _once(docker)
+        calls["dockerd container"] = _once(docker, bind=bind)
+    return calls
+
+
+def run(field: Field, rounds: int, seconds: float) -> list[Case]:
+    """Nothing mounted but the image."""
+    calls = _calls(field)
     aims = [Aim(2.5, of="cold micro VM")]
     case = Case("vm", "create to first HTTP answer", aims=aims)
     return [in_turns(case, calls, min(rounds, 7), seconds)]
+
+
+def run_bind(field: Field, rounds: int, seconds: float) -> list[Case]:
+    """The same with a folder of the host bound in, which the page is served from."""
+    with tempfile.TemporaryDirectory(prefix="gemel-bench-") as folder:
+        case = Case("bind", "create to first HTTP answer, with a bind mount")
+        return [in_turns(case, _calls(field, folder), min(rounds, 7), seconds)]
