@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gemel.model.paths import Paths
-from tests import shopimages
+from tests import shopimages, toolboximage
 from tests.images import busybox_tar
 from tests.kernels import use_kernels
 
@@ -181,6 +181,11 @@ class EngineProcess:
         """The images of the example shop; before the engine is started."""
         assert self.process is None, "the engine reads its list of images when it starts"
         shopimages.link(CACHE, self.paths)
+
+    def import_toolbox(self) -> None:
+        """The tools of debug sessions; before the engine is started, after other images."""
+        assert self.process is None, "the engine reads its list of images when it starts"
+        toolboximage.add(CACHE, self.paths)
 
     def kill_hard(self) -> None:
         """kill -9, as a crash."""

@@ -14,7 +14,7 @@ from gemel.model.paths import Paths
 from gemel.runtime.microvm import artifacts
 from gemel.runtime.microvm.initrd import ensure_initrd
 from gemel.runtime.microvm.kernel import ensure_kernel
-from tests import fetch_clients, shopimages
+from tests import fetch_clients, shopimages, toolboximage
 
 
 async def prepare(folder: Path) -> None:
@@ -24,6 +24,7 @@ async def prepare(folder: Path) -> None:
     kernel = await ensure_kernel(paths, print)
     await ensure_initrd(paths, kernel, artifacts.find("agent"))
     await shopimages.prepare(folder)
+    await toolboximage.prepare(folder)
 
 
 def main(folder: Path) -> None:

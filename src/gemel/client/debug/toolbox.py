@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
+import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from gemel.client import session
 from gemel.client.engine import Client
@@ -14,6 +17,8 @@ from gemel.errors import Failed
 
 #: Bytes of a program's output that are kept when it is only asked for its answer.
 ANSWER_MOST = 1 << 20
+#: Modules that programs of the toolbox share, in the order in which they are loaded.
+_SHARED = ("tracee", "processes")
 
 
 def prepare(client: Client, image: str, told: Callable[[str], None]) -> str:
@@ -82,8 +87,26 @@ class Beside:
         return session.exec_status(self.client, id), bytes(out), bytes(err)
 
 
-def python(source: str, *arguments: str) -> list[str]:
-    """An argv that runs a Python program in the toolbox without a file of it."""
-    packed = base64.b85encode(source.encode()).decode()
-    loader = f"import base64;exec(compile(base64.b85decode({packed!r}),'<gemel>','exec'))"
-    return ["/usr/bin/python3", "-I", "-c", loader, *arguments]
+_LOADER = """
+import base64, json, sys, types, zlib
+for name, text in json.loads(zlib.decompress(base64.b85decode(sys.argv.pop(1)))):
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    if "." in name:
+        sys.modules[name.rpartition(".")[0]].__dict__[name.rpartition(".")[2]] = module
+    exec(compile(text, name, "exec"), module.__dict__)
+"""
+
+
+def python(program: str, *arguments: str) -> list[str]:
+    """An argv that runs a program of ``gemel.client.debug.inside`` in the toolbox, which
+
+    has no gemel: the sources of it and of what it needs are in the argv.
+    """
+    package = "gemel.client.debug.inside"
+    folder = Path(__file__).parent / "inside"
+    parts = [(name, "") for name in ("gemel", "gemel.client", "gemel.client.debug", package)]
+    parts += [(f"{package}.{name}", (folder / f"{name}.py").read_text()) for name in _SHARED]
+    parts.append(("<gemel>", (folder / f"{program}.py").read_text()))
+    packed = base64.b85encode(zlib.compress(json.dumps(parts).encode(), 9)).decode()
+    return ["/usr/bin/python3", "-I", "-c", _LOADER, packed, *arguments]
