@@ -9,6 +9,7 @@
     ├── Unavailable       a needed tool, engine or resource is away   (HTTP 503)
     └── Failed            a program or the kernel refused             (HTTP 500)
         ├── Unauthorized        a registry refused the credentials (HTTP 401)
+        ├── StepFailed          a step of a build; exit code of `docker build`
         ├── CommandNotFound     the program is not in the image; exit code 127
         └── CommandNotRunnable  it is there and cannot be run; exit code 126
 
@@ -65,6 +66,14 @@ class Failed(GemelError):
 
 class Unauthorized(Failed):
     """A registry refused the credentials."""
+
+
+class StepFailed(Failed):
+    """A step of a build ended with a status other than 0: ``code``."""
+
+    def __init__(self, brief: str, details: str = "", resolution: str = "", code: int = 1) -> None:
+        super().__init__(brief, details, resolution)
+        self.code = code
 
 
 class CommandNotFound(Failed):

@@ -116,7 +116,9 @@ async def test_a_failing_build_says_where_and_shows_its_last_lines(
 ) -> None:
     await busybox(store, "base")
     files = {"Dockerfile": b"FROM base\nRUN echo before; echo why >&2; exit 7\n"}
-    with pytest.raises(Failed, match="the build failed at RUN echo before") as caught:
+    with pytest.raises(
+        Failed, match=r"^The command '/bin/sh -c echo before; .*' returned a non-zero code: 7\b"
+    ) as caught:
         await build(store, files, t="bad")
     assert "before\nwhy\n" in caught.value.details
     left = tmp_path / "root/images/buildah/overlay-containers/containers.json"
@@ -163,6 +165,13 @@ async def test_build_pulls_its_base(store: ImageStore, tmp_path: Path) -> None:
         await build(store, files, {host: auth}, t="from-registry")
         root = await store.rootfs(store.find("from-registry"))
         assert (root / "one").read_text() == "1\n"
+        text = "".join(
+            str(m.get("status", m.get("stream")))
+            for m in await build(store, files, {host: auth}, t="again", pull="1")
+        )
+        assert f"Status: Downloaded newer image for {host}/box:latest" in text
+        again = await build(store, files, {host: auth}, t="again", pull="1")
+        assert {"status": f"Status: Image is up to date for {host}/box:latest"} in again
         with pytest.raises(NotFound, match=f"manifest for {host}/none"):
             await build(store, {"Dockerfile": f"FROM {host}/none".encode()}, {host: auth})
     with pytest.raises(Unavailable, match="cannot reach the registry"):

@@ -59,7 +59,11 @@ def error_response(error: errors.GemelError) -> web.Response:
 def error_line(error: errors.GemelError) -> dict[str, object]:
     """The last message of a progress stream that failed, in Docker's shape."""
     message = message_of(error)
-    line: dict[str, object] = {"errorDetail": {"message": message}, "error": message}
+    detail: dict[str, object] = {"message": message}
+    if isinstance(error, errors.StepFailed):  # its output went before it
+        message = error.brief
+        detail = {"code": error.code, "message": message}
+    line: dict[str, object] = {"errorDetail": detail, "error": message}
     if error.resolution:
         line["resolution"] = error.resolution
     return line

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from gemel.errors import Failed, GemelError, InvalidInput, NotFound
+from gemel.errors import Failed, GemelError, InvalidInput, NotFound, StepFailed
 from gemel.host import files, mounts, run
 from gemel.image import cell, dockerfile, reference, remote, skopeo, threads
 from gemel.image import context as contexts
@@ -34,7 +34,7 @@ from gemel.image.inputs import Private
 from gemel.image.options import BuildOptions
 from gemel.image.progress import Emit, Json
 from gemel.image.reference import Reference
-from gemel.image.transfer import fetch_missing
+from gemel.image.transfer import fetch_missing, pull
 from gemel.model.image import Image
 
 log = logging.getLogger("gemel.image")
@@ -48,6 +48,9 @@ _REGISTRIES = Path("/etc/containers/registries.conf")
 _POLICY = Path("/etc/containers/policy.json")
 _PARALLEL = 4
 _STEP = re.compile(r'building at STEP "(.*?)": (.*)')
+_STATUS = re.compile(
+    r'building at STEP "RUN (?:--\S+ )*(.*)": (?:while running runtime: )?exit status (\d+)'
+)
 _TRANSPORT = re.compile(r"(?:pinging container registry|reading manifest|initializing source)")
 
 
@@ -83,12 +86,18 @@ class Builder:
             folder = files.folder(work / "context")
             options = await self._gather(emit, context, work, options)
             bases = self._bases(folder, work, options)
+            options = await self._refresh(emit, bases, options, auths)
             await self._bring(emit, work, bases)
             storage, shm = self._storage, options.shm_size
             async with cell.opened(
                 self._core.paths.cgroup, work, storage, self._driver, options.limits, shm, private
             ) as place:
-                id = await self._run(emit, work, options, auths, bases, place)
+                try:
+                    id = await self._run(emit, work, options, auths, bases, place)
+                except StepFailed as error:
+                    if options.quiet:  # as dockerd: what was kept back is told now
+                        tell({"stream": error.details + "\n"})
+                    raise
             image = await self._take(emit, work, id, options)
         if options.quiet:
             tell({"stream": f"{image.id}\n"})
@@ -211,6 +220,23 @@ class Builder:
     def _stored(self, work: Path, name: str) -> str:
         """A name in buildah's storage, for skopeo."""
         return f"containers-storage:[{self._driver}@{self._storage}+{work / 'run'}]{name}"
+
+    async def _refresh(
+        self, emit: Emit, bases: list[Reference], options: BuildOptions, auths: Mapping[str, Any]
+    ) -> BuildOptions:
+        """``--pull``: asks registries for newer bases, which the store keeps, as dockerd.
+
+        What cannot be pulled is left to buildah, which says so if the build really needs it.
+        """
+        if not options.pull:
+            return options
+        try:
+            for name in bases:
+                await pull(self._core, emit, str(name), auths.get(name.domain), options.platform)
+        except GemelError as error:
+            log.info("the build's --pull is left to buildah: %s", error.brief)
+            return options
+        return msgspec.structs.replace(options, pull=False)
 
     async def _bring(self, emit: Emit, work: Path, bases: list[Reference]) -> None:
         """Copies images of the store that buildah does not have, or has otherwise."""
@@ -359,14 +385,18 @@ def _explain(error: Failed, tail: list[str], bases: list[Reference]) -> GemelErr
         explained = skopeo.explain(Failed(error.brief, text), name)
         if not isinstance(explained, Failed) or explained.brief != error.brief:
             return explained
+    details = "\n".join(line for line in tail if line.strip())
+    last = "the lines above are the build's last"
+    if match := _STATUS.search(text):  # in dockerd's words, which scripts look for
+        command, code = match[1], int(match[2])
+        if not command.startswith("["):
+            command = f"/bin/sh -c {command}"
+        brief = f"The command '{command}' returned a non-zero code: {code}"
+        return StepFailed(brief, details, last, code)
     brief = "the build failed"
     if match := _STEP.search(text):
         brief += f" at {match[1]}: {match[2]}"
-    return Failed(
-        brief,
-        details="\n".join(line for line in tail if line.strip()),
-        resolution="the lines above are the build's last",
-    )
+    return Failed(brief, details, last)
 
 
 def _driver(work: Path) -> str:
