@@ -10,6 +10,7 @@ from gemel.api.respond import close_iterator, empty, json_line, json_response
 from gemel.api.routing import Router
 from gemel.errors import InvalidInput
 from gemel.model.faults import FaultRequest
+from gemel.observe.capture.records import BODIES
 from gemel.observe.capture.records import Query as Wanted
 
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -35,6 +36,8 @@ def _wanted(query: Query) -> Wanted:
         protocol=query.text("protocol"),
         path=query.text("path"),
         project=query.text("project"),
+        either=query.text("of"),
+        bodies=min(max(query.number("bodies", 0) or 0, 0), BODIES),
     )
 
 

@@ -53,6 +53,8 @@ INSIDE: Table = {
     "traffic": Entry("traffic", "traffic", "Show the calls between services"),
     "traces": Entry("traces", "traces", "List what was done for requests, across services"),
     "trace": Entry("traces", "trace", "Draw a request's way through the services"),
+    "record": Entry("replay", "record", "Keep what a service is asked as a HAR file"),
+    "replay": Entry("replay", "replay", "Ask it again, show what is answered differently"),
     "fault": Entry("fault", "fault", "Disturb the way between two services for a while"),
     "metrics": Entry("metrics", "metrics", "Print figures in Prometheus' format"),
     "events": Entry("look", "events", "Follow what happens"),

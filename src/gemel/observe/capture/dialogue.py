@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gemel.observe.capture import mask
-from gemel.observe.capture.records import BODY, HEADERS, Exchange, Part, Peer
+from gemel.observe.capture.records import BODIES, BODY, HEADERS, Exchange, Part, Peer
 
 
 class Dialogue(Protocol):
@@ -59,6 +59,27 @@ class Link:
         self._record(exchange)
 
 
+class Room:
+    """How many bytes of a body are kept: more while somebody asks for whole ones."""
+
+    def __init__(self) -> None:
+        self.body = BODY
+        self._asked: list[int] = []
+
+    def ask(self, bodies: int) -> None:
+        """Somebody wants so many; ``BODIES`` at most."""
+        self._asked.append(min(bodies, BODIES))
+        self.body = max(BODY, *self._asked)
+
+    def let_go(self, bodies: int) -> None:
+        """And no longer."""
+        self._asked.remove(min(bodies, BODIES))
+        self.body = max([BODY, *self._asked])
+
+
+room = Room()
+
+
 class Collector:
     """Headers and the start of a body of one message, bounded."""
 
@@ -80,10 +101,10 @@ class Collector:
     def body(self, data: bytes) -> None:
         """More of the body."""
         self.size += len(data)
-        room = BODY - len(self._body)
-        if room > 0:
-            self._body += data[:room]
-        self._cut = self._cut or len(data) > room
+        left = room.body - len(self._body)
+        if left > 0:
+            self._body += data[:left]
+        self._cut = self._cut or len(data) > left
 
     def missed(self, size: int) -> None:
         """Bytes of the body that were not seen."""

@@ -12,6 +12,8 @@ import msgspec
 LIMIT = 16 << 20
 #: Bytes that are kept of one body, and of all headers of one message.
 BODY, HEADERS = 4096, 16384
+#: Bytes of a body that a recording may ask for.
+BODIES = 1 << 20
 
 
 class Peer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -132,6 +134,10 @@ class Query(msgspec.Struct, omit_defaults=True, kw_only=True):
     protocol: str = ""
     path: str = ""
     project: str = ""
+    either: str = ""
+    """Calls of it and to it."""
+    bodies: int = 0
+    """Bytes that are to be kept of each body while this query follows; at most BODIES."""
     metrics: bool = False
     """Instead of exchanges: sums, see ``Sums``."""
     calls: bool = False

@@ -14,6 +14,7 @@ import msgspec
 
 from gemel.errors import GemelError
 from gemel.host.packets import PacketRing
+from gemel.observe.capture import dialogue
 from gemel.observe.capture.flows import Flows
 from gemel.observe.capture.records import (
     LIMIT,
@@ -131,6 +132,7 @@ class Server:
         looker = Looker(query)
         if query.follow:
             self.store.lookers.add(looker)
+            dialogue.room.ask(query.bodies)
         gone = asyncio.ensure_future(reader.read(1))  # it says nothing more: it goes
         try:
             for exchange in self.store.find(query) if query.tail >= 0 else ():
@@ -139,6 +141,8 @@ class Server:
             if query.follow:
                 await self._follow(looker, gone, writer)
         finally:
+            if query.follow:
+                dialogue.room.let_go(query.bodies)
             self.store.lookers.discard(looker)
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)

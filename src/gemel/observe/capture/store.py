@@ -52,6 +52,7 @@ def matches(exchange: Exchange, query: Query) -> bool:
         (not query.id or exchange.id == query.id)
         and (not query.source or _is(source, query.source))
         and (not query.target or _is(target, query.target))
+        and (not query.either or _is(source, query.either) or _is(target, query.either))
         and (not query.project or query.project in (source.project, target.project))
         and (not query.status or _has_status(exchange, query.status))
         and exchange.duration >= query.slower
