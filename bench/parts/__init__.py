@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bench.measure import Case
-from bench.parts import api, cli, compose, idle, images, project, vm
+from bench.parts import api, cli, compose, idle, images, load, project, streams, vm
 from bench.peers import Field
 
 #: Measures: the engines, the most rounds of each case, the seconds that it may take.
@@ -19,5 +19,7 @@ PARTS: Mapping[str, Part] = {
     "bind": vm.run_bind,
     "project": project.run,
     "images": images.run,
+    "streams": streams.run,
+    "load": load.run,
     "idle": idle.run,
 }
