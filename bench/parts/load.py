@@ -56,7 +56,7 @@ def _crowd(peer: Peer, took: dict[str, list[float]]) -> float:
     found = json.loads(command(argv, env, cwd=TOP))
     for route, times in found.items():
         took[route] += times
-    return statistics.median(found[_LISTED])
+    return float(statistics.median(found[_LISTED]))
 
 
 def _figures(times: list[float]) -> str:
@@ -111,7 +111,7 @@ def _measured(engines: list[Peer], count: int, rounds: int, seconds: float) -> l
         seconds / 8,
     )
     took: dict[str, dict[str, list[float]]] = {p.name: defaultdict(list) for p in engines}
-    crowds = {p.name: (lambda p=p: _crowd(p, took[p.name])) for p in engines}  # type: ignore[misc]
+    crowds = {p.name: (lambda p=p: _crowd(p, took[p.name])) for p in engines}
     in_turns(busy, crowds, min(rounds, 3), seconds / 2, warm_up=0)
     # every request by itself, not the medians of the rounds
     busy.series = {name: routes[_LISTED] for name, routes in took.items()}

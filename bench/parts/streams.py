@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 from bench.measure import Aim, Case, in_turns, timed
 from bench.peers import DOCKER, IMAGE, Field, Peer, command
@@ -19,7 +20,7 @@ def _made(peer: Peer) -> None:
     body = {"Image": IMAGE, "Cmd": ["sh", "-c", script], "HostConfig": {"Init": False}}
     peer.api.call("POST", "/containers/create?name=streams", body)
     peer.api.call("POST", "/containers/streams/start")
-    argv = [DOCKER, "logs", "--tail", "1", "streams"]
+    argv: list[str | Path] = [DOCKER, "logs", "--tail", "1", "streams"]
     wait_until(lambda: _END in command(argv, peer.env), 180, "the log", pause=0.5)
 
 

@@ -52,6 +52,8 @@ async def create(call: Call) -> web.StreamResponse:
     """POST /containers/create"""
     body = await call.json_body()
     request = decode.decode(body, CreateRequest)
+    if call.version < (1, 40) and request.host_config and not request.host_config.ipc_mode:
+        request.host_config.ipc_mode = "shareable"  # the default of those days
     warned = fields.warnings(decode.parse_json(body), fields.CREATE)
     name = call.query.text("name").removeprefix("/") or None
     made = await call.engine.containers.create(request, name, call.query.text("platform"))

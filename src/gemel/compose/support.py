@@ -117,11 +117,11 @@ SERVICE: dict[str, Entry] = {
     "deploy.rollback_config": _ignored("a rollback starts the old instances again, at once"),
     "deploy.update_config": Entry(why="a failing instance is taken back at once"),
     "develop": Entry(why="by gemel watch"),
-    "device_cgroup_rules": _refused("name the devices"),
+    "device_cgroup_rules": _vm_refused("a micro VM sees no device of the host"),
     "devices": _vm_refused("a micro VM sees no device of the host"),
     "gpus": _refused("GPUs are not passed on"),
     "ipc": _vm_refused(_SHARED, _host_or_shared, "host, service:, container:"),
-    "isolation": _ignored("of Windows containers only", lambda v: v != "default"),
+    "isolation": _refused("of Windows containers only", lambda v: v != "default"),
     "logging": _refused(
         "logs are kept by the engine",
         lambda v: v.get("driver") not in (None, "", *_LOGS),

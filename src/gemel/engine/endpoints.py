@@ -49,6 +49,7 @@ async def make(core: Core, request: NetworkCreate) -> NetworkInfo:
         mtu=int(mtu),
         labels=request.labels or {},
         options=options,
+        ipam_options=(request.ipam.options if request.ipam else None) or {},
         aux=(pool.auxiliary_addresses if pool else None) or {},
         created=now(),
     )

@@ -10,7 +10,7 @@ import msgspec
 from gemel.engine.core import Core
 from gemel.engine.facade import Json
 from gemel.engine.records import Container, EndpointRecord, MountPoint, parse_stamp
-from gemel.model.docker import HostConfig
+from gemel.model.docker import EndpointSettings, HostConfig
 
 
 def status_text(one: Container) -> str:
@@ -117,6 +117,27 @@ def mount(point: MountPoint) -> Json:
     return result
 
 
+def mounts(one: Container) -> list[Json]:
+    """Mounts; as in Docker without those of HostConfig.Tmpfs, which are shown there."""
+    own = (one.request.host_config or HostConfig()).tmpfs or {}
+    hidden = {target.rstrip("/") for target in own}
+    return [mount(p) for p in one.mounts if p.kind != "tmpfs" or p.target not in hidden]
+
+
+_NO_PLACE = EndpointRecord(
+    network_id="", network_name="", settings=EndpointSettings(), endpoint_id=""
+)
+
+
+def _places(core: Core, one: Container, host: HostConfig) -> Json:
+    """NetworkSettings.Networks; the host's network, and none, are listed as Docker does."""
+    mode = host.network_mode
+    if not one.endpoints and mode in ("host", "none"):
+        place = endpoint(core, one, _NO_PLACE)
+        return {mode: place | {"NetworkID": mode.ljust(64, "0"), "DNSNames": None}}
+    return {e.network_name: endpoint(core, one, e) for e in one.endpoints}
+
+
 def summary(core: Core, one: Container) -> Json:
     """An entry of GET /containers/json."""
     host = one.request.host_config or HostConfig()
@@ -136,7 +157,7 @@ def summary(core: Core, one: Container) -> Json:
         "NetworkSettings": {
             "Networks": {e.network_name: endpoint(core, one, e) for e in one.endpoints}
         },
-        "Mounts": [mount(point) for point in one.mounts],
+        "Mounts": mounts(one),
         "Runtime": one.runtime.value,
         "RuntimeChosen": one.choice is not None,
         "ExitCode": one.state.exit_code,
@@ -192,10 +213,11 @@ def full(core: Core, one: Container) -> Json:
     host.setdefault("RestartPolicy", {"Name": "no", "MaximumRetryCount": 0})
     if host["RestartPolicy"] is None:
         host["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": 0}
+    host["IpcMode"] = host["IpcMode"] or "private"
     log = host["LogConfig"] or {}
     host["LogConfig"] = {"Type": log.get("Type") or "json-file", "Config": log.get("Config") or {}}
-    networks = {e.network_name: endpoint(core, one, e) for e in one.endpoints}
-    first = next(iter(networks.values()), {})
+    networks = _places(core, one, request.host_config or HostConfig())
+    first: Json = next(iter(networks.values()), {})
     folder = core.paths.instance(one.id)
     booted, reason = _boot(core, one)
     return {
@@ -223,7 +245,7 @@ def full(core: Core, one: Container) -> Json:
         "ExecIDs": None,
         "HostConfig": host,
         "GraphDriver": {"Name": "squashfs+overlay", "Data": None},
-        "Mounts": [mount(point) for point in one.mounts],
+        "Mounts": mounts(one),
         "Config": config,
         "NetworkSettings": {
             "Bridge": "",

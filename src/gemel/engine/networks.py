@@ -14,7 +14,8 @@ from gemel.model.docker import EndpointSettings, NetworkCreate
 from gemel.model.network import NetworkInfo
 
 PREDEFINED = ("host", "none")
-_NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9_. -]*[a-zA-Z0-9_.-])?\Z")
+#: Docker takes nearly everything for a network's name; what is no word or path is refused.
+_NAME = re.compile(r"[^\s/]([^/]{0,253}[^\s/])?\Z")
 
 
 Names = list[str]
@@ -56,7 +57,11 @@ class Networks:
             "Scope": "local",
             "Driver": network.driver,
             "EnableIPv6": False,
-            "IPAM": {"Driver": "default", "Options": None, "Config": [config]},
+            "IPAM": {
+                "Driver": "default",
+                "Options": network.ipam_options or None,
+                "Config": [config],
+            },
             "Internal": network.internal,
             "Attachable": network.attachable,
             "Ingress": False,
@@ -124,7 +129,7 @@ class Networks:
 
     async def create(self, request: NetworkCreate) -> Json:
         """POST /networks/create. Raises Conflict for a name that is taken."""
-        if not _NAME.match(request.name):
+        if not _NAME.match(request.name) or not request.name.isprintable():
             raise InvalidInput(f"invalid network name: {request.name!r}")
         if request.driver not in ("", "bridge"):
             raise NotFound(

@@ -19,7 +19,7 @@ from gemel.engine.records import MountPoint
 from gemel.errors import InvalidInput, Unsupported
 from gemel.model.docker import CreateRequest, HostConfig, MountSpec
 from gemel.model.image import HealthConfig, Image
-from gemel.model.instance import Resources, RuntimeName, Security, Ulimit
+from gemel.model.instance import DeviceRule, Resources, RuntimeName, Security, Ulimit
 
 CONTAINER_NAMES = {
     "",
@@ -118,7 +118,7 @@ def effective(request: CreateRequest, image: Image) -> CreateRequest:
         entrypoint = config.entrypoint
         cmd = cmd or config.cmd
     if entrypoint == [""]:
-        entrypoint = []
+        entrypoint = None  # Docker's word for: without the image's
     if not (entrypoint or cmd):
         raise InvalidInput(
             "no command specified",
@@ -435,6 +435,18 @@ def check_restart(host: HostConfig) -> None:
 
 
 _SHARED = {"shared", "rshared", "slave", "rslave"}
+_DEVICE_RULE = re.compile(r"([acb]) ([0-9]{1,9}|\*):([0-9]{1,9}|\*) ([rwm]{1,3})\Z")
+
+
+def device_rule(text: str) -> DeviceRule:
+    """One of HostConfig.DeviceCgroupRules: ``c 42:* rwm``. Raises InvalidInput."""
+    found = _DEVICE_RULE.match(text)
+    if found is None:
+        raise InvalidInput(f"invalid device cgroup rule format: '{text}'")
+    major, minor = (None if number == "*" else int(number) for number in found.group(2, 3))
+    return DeviceRule(kind=found[1], major=major, minor=minor, access=found[4])
+
+
 #: Names of Docker's own logging drivers.
 LOG_DRIVERS = frozenset(
     ["", "json-file", "local", "none", "journald", "k8s-file", "syslog", "gelf", "fluentd"]
@@ -453,8 +465,10 @@ def refused(request: CreateRequest) -> list[str]:
         raise Unsupported(f"user namespace mode {host.userns_mode!r} is not supported")
     if host.device_requests:
         raise Unsupported("device requests (GPUs) are not supported")
-    if host.device_cgroup_rules:
-        raise Unsupported("DeviceCgroupRules are not supported", resolution="name the Devices")
+    for rule in host.device_cgroup_rules or []:
+        device_rule(rule)
+    if host.isolation not in ("", "default"):
+        raise InvalidInput(f"invalid isolation {host.isolation!r} on linux")
     made = any(point.kind == "volume" for point in mounts(request, ()))
     if made and host.volume_driver not in ("", "local"):
         raise Unsupported(f"volume driver {host.volume_driver!r} is not supported")

@@ -247,7 +247,7 @@ def check_capabilities(core: Core, one: Container) -> None:
         problems.append("the host's network (network_mode: host)")
     if shared and not able.shared_namespaces:
         problems.append(f"namespaces shared with others ({', '.join(shared)})")
-    if host.devices and not able.devices:
+    if (host.devices or host.device_cgroup_rules) and not able.devices:
         problems.append("devices of the host")
     if host.privileged and not able.privileged:
         problems.append("privileged mode")
@@ -299,6 +299,7 @@ def build(
             )
             for d in host.devices or []
         ),
+        device_rules=tuple(resolve.device_rule(r) for r in host.device_cgroup_rules or []),
         sysctls=tuple((host.sysctls or {}).items()),
         init=bool(host.init),
         pid_mode=pid_mode,

@@ -10,7 +10,7 @@ from gemel.engine import filters, resolve
 from gemel.engine.core import Core
 from gemel.engine.facade import Filters, Json
 from gemel.engine.records import Container, Volume, now
-from gemel.errors import Conflict, InvalidInput, Unsupported
+from gemel.errors import Conflict, InvalidInput, NotFound, Unsupported
 from gemel.host import copying, files
 from gemel.model.docker import VolumeCreate
 
@@ -140,8 +140,9 @@ class Volumes:
         import secrets
 
         if request.driver not in ("", "local"):
-            raise InvalidInput(
-                f"create {request.name}: volume driver {request.driver!r} not found",
+            raise NotFound(
+                f"create {request.name}: error looking up volume plugin {request.driver}: "
+                f'plugin "{request.driver}" not found',
                 resolution="gemel has the driver local",
             )
         name = resolve.volume_name(request.name) if request.name else secrets.token_hex(32)

@@ -125,6 +125,9 @@ class HostConfig(Wire):
     nano_cpus: int = 0
     cgroup_parent: str = ""
     blkio_weight: int = 0
+    cpu_count: int = 0
+    """Of other systems, and without a meaning here; so are they in dockerd."""
+    cpu_percent: int = 0
     cpu_period: int = 0
     cpu_quota: int = 0
     cpuset_cpus: str = ""

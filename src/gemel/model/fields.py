@@ -96,7 +96,7 @@ HOST: Table = {
     **_warned("Cgroup", "control groups are not shared"),
     **_warned("CgroupnsMode", "always private", lambda v: v not in ("", "private"), "host"),
     **_warned("UTSMode", "every instance has its own host name", lambda v: bool(v), "host"),
-    **_warned("Isolation", _WINDOWS, lambda v: v not in ("", "default"), "not default"),
+    **_refused("Isolation", _WINDOWS, lambda v: v not in ("", "default")),
     **_warned("CpuCount CpuPercent IOMaximumIOps IOMaximumBandwidth", _WINDOWS),
     **_warned(
         "BlkioWeight BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps"
@@ -116,8 +116,8 @@ HOST: Table = {
     **_warned("InitPath", "the machine's tini is used"),
     **_refused("UsernsMode", "there are no user namespaces (host is accepted)"),
     **_refused("DeviceRequests", "GPUs are not passed on"),
-    **_refused("DeviceCgroupRules", "name the Devices"),
-    **_refused("VolumeDriver", "only local"),
+    **_done("DeviceCgroupRules", "a micro VM has no devices of the host, which is refused"),
+    **_refused("VolumeDriver", "only local, where a volume has to be made"),
 }
 
 ENDPOINT: Table = {

@@ -138,6 +138,16 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     interfaces: tuple[Interface, ...] = ()
 
 
+class DeviceRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices that a container may use once it has nodes for them. None: every number."""
+
+    kind: str
+    """c, b, or a for both."""
+    major: int | None = None
+    minor: int | None = None
+    access: str = "rwm"
+
+
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a runtime needs to start an instance.
 
@@ -164,6 +174,7 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     security: Security = Security()
     network: Network = Network()
     devices: tuple[Device, ...] = ()
+    device_rules: tuple[DeviceRule, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     init: bool = False
     pid_mode: str = ""

@@ -24,6 +24,8 @@ class NetworkInfo(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     aux: dict[str, str] = {}
+    ipam_options: dict[str, str] = {}
+    """Shown as they were given; the one way of choosing addresses takes none."""
     created: str = ""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gemel.errors import InvalidInput
-from gemel.model.instance import InstanceSpec, Mount, MountKind, Process, Resources
+from gemel.model.instance import DeviceRule, InstanceSpec, Mount, MountKind, Process, Resources
 from gemel.runtime.container import defaults, seccomp
 from gemel.runtime.container.users import Identity
 
@@ -73,6 +73,8 @@ def config(
         "devices": [_device(node) for node in devices],
         "rootfsPropagation": "rprivate",
     }
+    if not spec.security.privileged:
+        linux["resources"]["devices"] += [_rule(rule) for rule in spec.device_rules]
     if variables := sysctls(spec):
         linux["sysctl"] = variables
     if spec.security.masked_paths and not spec.security.privileged:
@@ -227,6 +229,12 @@ def sysctls(spec: InstanceSpec) -> dict[str, str]:
     if spec.domainname:
         found["kernel.domainname"] = spec.domainname
     return found | dict(spec.sysctls)
+
+
+def _rule(rule: DeviceRule) -> Json:
+    found: Json = {"allow": True, "access": rule.access}
+    numbers = {"type": rule.kind, "major": rule.major, "minor": rule.minor}
+    return found | {key: value for key, value in numbers.items() if value is not None}
 
 
 def resources(
