@@ -37,8 +37,6 @@ def parse_json(body: bytes) -> Any:
 def decode(body: bytes, kind: type[T]) -> T:
     """A JSON body as ``kind``. Raises InvalidInput."""
     value = parse_json(body)
-    if value is None:
-        return kind()
     result: T = converter(kind)(value, "")
     return result
 
@@ -152,9 +150,12 @@ def _struct(kind: type[msgspec.Struct]) -> Convert:
         for info in msgspec.structs.fields(kind)
     }
 
+    required = {
+        info.name: f".{info.encode_name}" for info in msgspec.structs.fields(kind) if info.required
+    }
+
     def convert(value: Any, path: str) -> msgspec.Struct:
-        if value is None:
-            return kind()
+        value = {} if value is None else value
         if not isinstance(value, dict):
             raise _mismatch(value, path, "object")
         known: dict[str, Any] = {}
@@ -162,6 +163,9 @@ def _struct(kind: type[msgspec.Struct]) -> Convert:
             entry = table.get(key.lower())
             if entry is not None and part is not None:
                 known[entry[0]] = entry[2](part, path + entry[1])
+        for name, wanted in required.items():
+            if name not in known:
+                raise InvalidInput(f"the field {(path + wanted).lstrip('.')} is missing")
         return kind(**known)
 
     return convert

@@ -116,7 +116,8 @@ def _resources(config: Json, host: HostConfig) -> None:
 
 def _ulimit(name: str, value: Any) -> UlimitSpec:
     if isinstance(value, dict):
-        return UlimitSpec(name=name, soft=int(value["soft"]), hard=int(value["hard"]))
+        soft = value.get("soft", value.get("hard", 0))
+        return UlimitSpec(name=name, soft=int(soft), hard=int(value.get("hard", soft)))
     return UlimitSpec(name=name, soft=int(value), hard=int(value))
 
 

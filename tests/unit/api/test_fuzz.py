@@ -205,3 +205,13 @@ def test_every_route_is_reachable_and_documented() -> None:
     text = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
     for method, pattern in ROUTES:
         assert f"| {method} | `{pattern.replace(':*', '')}` |" in text, f"{method} {pattern}"
+
+
+@pytest.mark.parametrize("body", [b"null", b"{}", b'{"Container":null}'])
+def test_a_field_that_must_be_there_is_asked_for(body: bytes) -> None:
+    class Wanted(msgspec.Struct, rename="pascal"):
+        container: str
+
+    with pytest.raises(InvalidInput, match="the field Container is missing"):
+        decode(body, Wanted)
+    assert decode(b'{"container":"a"}', Wanted).container == "a"
