@@ -116,8 +116,8 @@ def _resources(config: Json, host: HostConfig) -> None:
 
 def _ulimit(name: str, value: Any) -> UlimitSpec:
     if isinstance(value, dict):
-        soft = value.get("soft", value.get("hard", 0))
-        return UlimitSpec(name=name, soft=int(soft), hard=int(value.get("hard", soft)))
+        soft: Any = value.get("soft", value.get("hard", 0))
+        return UlimitSpec(name=name, soft=int(soft), hard=int(value.get("hard") or soft))
     return UlimitSpec(name=name, soft=int(value), hard=int(value))
 
 
