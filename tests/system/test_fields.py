@@ -82,3 +82,27 @@ def test_archives_as_a_user_and_over_folders(
         "new",
     ]
     engine.gemel("rm", "-f", name)
+
+
+def test_what_is_ipv6_is_said_to_be_not_there(engine: EngineProcess, tmp_path: Path) -> None:
+    """Nothing is half of it: networks and ports of IPv6 are refused, [::] is warned of."""
+    for body in ({"EnableIPv6": True}, {"IPAM": {"Config": [{"Subnet": "fd00::/64"}]}}):
+        status, answer = engine.call("POST", "/networks/create", {"Name": "six", **body})
+        assert status == 501 and "IPv" in answer["message"], answer
+    every = {"PortBindings": {"80/tcp": [{"HostIp": "::", "HostPort": ""}]}}
+    assert "IPv4 addresses alone" in create(engine, "six", every)["Warnings"][0]
+    engine.gemel("rm", "six")
+    body = {
+        "Image": IMAGE,
+        "Cmd": ["true"],
+        "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "::1"}]}},
+    }
+    status, answer = engine.call("POST", "/containers/create", body)
+    assert status == 501 and "cannot publish on ::1" in answer["message"], answer
+    (tmp_path / "compose.yaml").write_text(
+        f"services:\n  a:\n    image: {IMAGE}\n    ports: ['[::1]:8080:80']\n"
+        "    networks: [n]\nnetworks:\n  n:\n    enable_ipv6: true\n"
+    )
+    done = engine.gemel("up", "-d", cwd=tmp_path, check=False)
+    assert done.returncode == 1 and "compose.yaml:8:5: networks.n.enable_ipv6" in done.stderr
+    assert "compose.yaml:4:" in done.stderr and "host_ip is refused" in done.stderr, done.stderr

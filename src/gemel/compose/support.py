@@ -145,6 +145,11 @@ SERVICE: dict[str, Entry] = {
     "pids_limit": Entry(why=_GUEST),
     "platform": _ignored("images are of the machine's own architecture"),
     "ports.*.app_protocol": _ignored("no part of the data path looks at it"),
+    "ports.*.host_ip": _refused(
+        "ports are published on IPv4 addresses",
+        lambda v: ":" in v and v.strip("[]") != "::",
+        "IPv6 other than [::]",
+    ),
     "ports.*.mode": Entry(why="host and ingress are the same on one machine"),
     "ports.*.name": Entry(),
     "post_start": Entry(why="also after gemel start and restart"),

@@ -454,6 +454,22 @@ LOG_DRIVERS = frozenset(
 )
 
 
+def _ports_of_ipv6(host: HostConfig) -> list[str]:
+    """A warning for ports at [::]. Raises Unsupported for ports at one IPv6 address."""
+    addresses = {
+        binding.host_ip.strip("[]")
+        for bindings in (host.port_bindings or {}).values()
+        for binding in bindings or []
+        if ":" in binding.host_ip
+    }
+    if single := addresses - {"::"}:
+        raise Unsupported(
+            f"cannot publish on {min(single)}: gemel publishes on IPv4 addresses",
+            resolution="leave the address out, or name one of IPv4",
+        )
+    return ["ports of [::] are published on all IPv4 addresses alone"] if addresses else []
+
+
 def refused(request: CreateRequest) -> list[str]:
     """Raises Unsupported for what would change behaviour; gives warnings for what is harmless.
 
@@ -474,6 +490,7 @@ def refused(request: CreateRequest) -> list[str]:
         raise Unsupported(f"volume driver {host.volume_driver!r} is not supported")
     if any(_SHARED & set(text.split(":")[-1].split(",")) for text in host.binds or []):
         warnings.append("binds are private: mounts of a container do not reach the host")
+    warnings += _ports_of_ipv6(host)
     log: Any = host.log_config
     if log and log.type not in LOG_DRIVERS:
         raise InvalidInput(f"logger: no log driver named '{log.type}' is registered")

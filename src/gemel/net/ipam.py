@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
-from gemel.errors import Conflict, InvalidInput, Unavailable
+from gemel.errors import Conflict, InvalidInput, Unavailable, Unsupported
 from gemel.model.network import NetworkInfo
 
 Pool = tuple[str, int]
@@ -21,7 +21,12 @@ DEFAULT_POOLS: tuple[Pool, ...] = (
 
 
 def parse_subnet(text: str) -> IPv4Network:
-    """A subnet from a user's text. Raises InvalidInput."""
+    """A subnet from a user's text. Raises InvalidInput, Unsupported for IPv6."""
+    if ":" in text:
+        raise Unsupported(
+            f"the subnet {text} is one of IPv6, and networks are IPv4",
+            resolution="leave it out, or name an IPv4 subnet",
+        )
     try:
         subnet = ipaddress.IPv4Network(text, strict=True)
     except ValueError as error:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gemel.errors import Conflict, InvalidInput, Unavailable
+from gemel.errors import Conflict, InvalidInput, Unavailable, Unsupported
 from gemel.model.network import NetworkInfo
 from gemel.net import ipam, names
 
@@ -38,7 +38,7 @@ def test_all_subnets_taken() -> None:
         ("10.1.0.0", "", "", InvalidInput),
         ("10.1.0.5/24", "", "", InvalidInput),
         ("nonsense", "", "", InvalidInput),
-        ("fd00::/64", "", "", InvalidInput),
+        ("fd00::/64", "", "", Unsupported),
         ("10.1.0.0/31", "", "", InvalidInput),
         ("10.1.0.0/24", "10.2.0.1", "", InvalidInput),
         ("10.1.0.0/24", "10.1.0.255", "", InvalidInput),
