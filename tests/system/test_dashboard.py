@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.engine import EngineProcess
+from tests.engine import IMAGE, EngineProcess
 
 pytestmark = pytest.mark.root
 
@@ -297,6 +298,154 @@ def test_levels(page: Page) -> None:
     assert levels == [
         "warn", "error", "info", "", "", "error", "warn", "debug", "warn", "info", "", "error", "",
     ]  # fmt: skip
+
+
+def view(page: Page, name: str) -> None:
+    page.goto(page.url.partition("#")[0] + f"#/{name}")
+
+
+def test_the_map_its_edge_and_a_fault_on_it(page: Page) -> None:
+    view(page, "map")
+    expect(page.locator(".node .name").filter(has_text="vm")).to_have_count(1)
+    label = page.locator(".label")
+    expect(label).to_have_count(1)
+    expect(label).to_contain_text(re.compile(r"[\d.]+/(s|min).* p95 [\d.]+ m?s"))
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    drawer = page.locator("#drawer")
+    expect(drawer).to_contain_text("web → api")
+    page.locator("#loss").fill("1")
+    drawer.get_by_role("button", name="Begin").click()
+    expect(label).to_contain_text("loses 1.0 %")
+    drawer.get_by_role("button", name="Clear it").click()
+    expect(label).not_to_contain_text("loses")
+
+
+def test_traffic_and_one_call_whole(page: Page) -> None:
+    view(page, "calls")
+    rows = page.locator(".vrow.call:not([hidden])")
+    expect(rows.filter(has_text="/index.html").first).to_contain_text("200")
+    page.locator(".chip", has_text="4xx").click()
+    expect(rows.filter(has_text="/index.html")).to_have_count(0)
+    expect(rows.filter(has_text="/missing").first).to_contain_text("404")
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+    drawer = page.locator("#drawer")
+    expect(drawer).to_contain_text("User-Agent")
+    expect(drawer).to_contain_text("404")
+    page.locator(".chip", has_text="All").click()
+
+
+def test_a_trace_as_a_waterfall(page: Page) -> None:
+    view(page, "traces")
+    expect(page.locator(".trace").first).to_contain_text("GET /")
+    page.locator(".trace").first.click()
+    expect(page.locator(".waterfall .span").first).to_contain_text("api")
+    page.locator(".waterfall .span").first.click()
+    expect(page.locator("#drawer")).to_contain_text("observation")
+
+
+@pytest.mark.parametrize("name", ["web", "vm"])
+def test_a_terminal(page: Page, name: str) -> None:
+    view(page, "terminal")
+    page.locator(".target", has_text=re.compile(f"^{name}")).click()
+    screen = page.frame_locator("iframe").locator(".xterm-rows")
+    expect(screen).to_contain_text("#")
+    # its input is in the frame already: keys go into the shell
+    page.keyboard.type("echo $((6*7))x; stty size\n")
+    expect(screen).to_contain_text("42x")
+    expect(screen).to_contain_text(re.compile(r"[2-9]\d \d\d"))  # rows and columns
+    page.keyboard.type("exit 3\n")
+    expect(page.frame_locator("iframe").locator("#over")).to_contain_text("status 3")
+    page.keyboard.press("Enter")  # a new one
+    expect(page.frame_locator("iframe").locator("#over")).to_be_hidden()
+
+
+def test_reports_of_comparisons(page: Page) -> None:
+    view(page, "reports")
+    expect(page.locator("main")).to_contain_text("gemel compare SERVICE")
+
+
+# --- much ---------------------------------------------------------------------------------
+
+FLOOD = """BEGIN { while (1) {
+    for (i = 0; i < 1000; i++) print "INFO flood", n++
+    fflush(); system("usleep 80000") } }"""
+
+
+class Socket:
+    """A websocket that nobody reads."""
+
+    def __init__(self, url: str, session: str) -> None:
+        parts = urlsplit(url)
+        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=60)
+        self.socket.sendall(
+            f"GET /api/live HTTP/1.1\r\nHost: {parts.netloc}\r\nOrigin: http://{parts.netloc}\r\n"
+            f"Cookie: {session}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        self.status = int(self.socket.recv(12).split()[1])
+
+    def look(self, *topics: str) -> None:
+        text = json.dumps({"look": topics}).encode()
+        self.socket.sendall(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
+
+
+def test_ten_thousand_lines_a_second(shop: EngineProcess, page: Page) -> None:
+    body = {"Image": IMAGE, "Cmd": ["awk", FLOOD]}
+    id = shop.ok("POST", "/containers/create?name=flood", body)["Id"]
+    url = address(shop)
+    session = ask(url, urlsplit(url).path)[2]["Set-Cookie"].partition(";")[0]
+    asleep = [Socket(url, session) for _ in range(4)]
+    try:
+        for one in asleep:
+            one.look("logs")
+        view(page, "logs")
+        shop.ok("POST", f"/containers/{id}/start")
+        figures = "import('/views/logs.js').then((logs) => logs.figures())"
+        answers = []
+
+        def flooded() -> bool:
+            begun = time.monotonic()
+            found = page.evaluate(figures)
+            answers.append(time.monotonic() - begun)
+            assert found["rows"] < 200  # only what is in sight exists
+            assert found["lines"] <= 60_000
+            return bool(found["lines"] + found["dropped"] > 50_000)
+
+        until(flooded, 120)
+        # the page answers meanwhile: it is used, not only looked at
+        assert sorted(answers)[len(answers) // 2] < 5
+        page.locator("#search").fill("flood 7")
+        expect(page.locator("mark").first).to_have_text("flood 7")
+        view(page, "services")
+        expect(page.locator("tr.one[data-name=flood]")).to_contain_text("running")
+        assert shop.call("GET", "/_ping")[0] == 200
+    finally:
+        for one in asleep:
+            one.socket.close()
+        shop.ok("DELETE", f"/containers/{id}?force=1")
+
+
+def test_pages_are_bounded(shop: EngineProcess) -> None:
+    url = address(shop)
+    session = ask(url, urlsplit(url).path)[2]["Set-Cookie"].partition(";")[0]
+    opened: list[Socket] = []
+    try:
+        while len(opened) < 200 and (not opened or opened[-1].status == 101):
+            opened.append(Socket(url, session))
+        assert opened[-1].status == 503
+        assert 100 <= len(opened) <= 129
+    finally:
+        for one in opened:
+            one.socket.close()
+    until(lambda: closing(Socket(url, session)).status == 101)
+
+
+def closing(one: Socket) -> Socket:
+    one.socket.close()
+    return one
 
 
 # --- its life ----------------------------------------------------------------------------

@@ -35,15 +35,17 @@ _POLICY = (
 )
 #: xterm.js writes a style sheet for the size of its letters; that page has nothing but it.
 _TERMINAL_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; "
-    "connect-src 'self' ws://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self' ws://{host}; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'"
 )
 _REFUSED = """<!doctype html><meta charset="utf-8"><title>gemel</title>
-<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,"><meta name="color-scheme" content="light dark">
 <h1>{title}</h1><p>{text}</p><p>Run <code>gemel dashboard</code> to get a new address.</p>
 """
 _WELCOME = """<!doctype html><meta charset="utf-8"><title>gemel</title>
-<meta name="color-scheme" content="light dark"><meta http-equiv="refresh" content="0;url=/">
+<link rel="icon" href="data:,"><meta name="color-scheme" content="light dark">
+<meta http-equiv="refresh" content="0;url=/">
 <p><a href="/">To the dashboard</a></p>
 """
 
@@ -79,6 +81,7 @@ class Site:
                 web.get("/api/calls/{id}", self.call),
                 web.get("/api/traces", self.traces),
                 web.get("/api/traces/{id}", self.trace),
+                web.get("/api/comparisons", self.comparisons),
                 web.get("/api/faults", self.faults),
                 web.post("/api/faults", self.add_fault),
                 web.delete("/api/faults", self.clear_fault),
@@ -179,13 +182,17 @@ class Site:
 
     async def traces(self, request: web.Request) -> web.StreamResponse:
         """GET /api/traces: those of late"""
-        data = await self.upstream.text("GET", "/gemel/traces")
-        return _json(_many(data))
+        wanted = {key: request.query[key] for key in ("tail", "project") if request.query.get(key)}
+        return _json(_many(await self.upstream.text("GET", "/gemel/traces", wanted)))
 
     async def trace(self, request: web.Request) -> web.StreamResponse:
         """GET /api/traces/ID: one whole"""
         id = request.match_info["id"]
         return _json(await self.upstream.call("GET", path("gemel", "traces", id)))
+
+    async def comparisons(self, request: web.Request) -> web.StreamResponse:
+        """GET /api/comparisons: what `gemel compare` has measured"""
+        return _json(await self.upstream.call("GET", "/gemel/comparisons"))
 
     async def faults(self, request: web.Request) -> web.StreamResponse:
         """GET /api/faults"""

@@ -3,16 +3,27 @@
 import { h, icon, tool, text, attr } from "./dom.js";
 import { connect, look, on, status } from "./live.js";
 import { state } from "./state.js";
-import * as services from "./views/services.js";
+import * as calls from "./views/calls.js";
 import * as logs from "./views/logs.js";
+import * as map from "./views/map.js";
+import * as reports from "./views/reports.js";
+import * as services from "./views/services.js";
+import * as terminal from "./views/terminal.js";
+import * as traces from "./views/traces.js";
 
-const VIEWS = { services, logs };
+const VIEWS = { services, map, calls, traces, logs, terminal, reports };
 const ORDER = [
   ["services", "Services", "s"],
+  ["map", "Map", "m"],
+  ["calls", "Traffic", "t"],
+  ["traces", "Traces", "x"],
   ["logs", "Logs", "l"],
+  ["terminal", "Terminal", "c"],
+  ["reports", "Compare", "r"],
 ];
 
 const main = h("main", { id: "view" });
+const left = h("div", { id: "left" }, main);
 const drawer = h("aside", { id: "drawer", hidden: true });
 const banner = h("div", { id: "banner", role: "status", hidden: true });
 const toast = h("div", { id: "toast", role: "alert", hidden: true });
@@ -55,6 +66,8 @@ export const frame = {
   go(to) { location.hash = `#/${to}`; },
   search(value) { search.value = value; view?.search?.(value); },
   bar,
+  /** Keeps an element beside the views: it lives on when another is shown. */
+  keep(element) { if (!element.isConnected) left.append(element); },
 };
 
 function choose(value) {
@@ -115,7 +128,7 @@ function otherTheme() {
 
 const KEYS = [
   ["g s", "Services"], ["g m", "Map"], ["g t", "Traffic"], ["g x", "Traces"], ["g l", "Logs"],
-  ["g c", "Terminal"], ["/", "Search"], ["j  k", "Next, previous"], ["Enter", "Open"],
+  ["g c", "Terminal"], ["g r", "Compare"], ["/", "Search"], ["j  k", "Next, previous"], ["Enter", "Open"],
   ["Esc", "Close, leave the search"], ["f", "Follow the newest (logs, traffic)"], ["d", "Light or dark"],
   ["?", "This help"],
 ];
@@ -148,14 +161,22 @@ function key(event) {
   if (act(event.key)) event.preventDefault();
 }
 
+function step(by) {
+  if (!view.move) return false;
+  // a button that was clicked last must not take the Enter that is meant for the list
+  document.activeElement?.closest("button, a")?.blur();
+  view.move(by);
+  return true;
+}
+
 function act(pressed) {
   switch (pressed) {
     case "g": begun = Date.now(); return true;
     case "/": if (!search.hidden) { search.focus(); search.select(); } return true;
     case "?": help.showModal(); return true;
     case "d": otherTheme(); return true;
-    case "j": case "ArrowDown": if (!view.move) return false; view.move(1); return true;
-    case "k": case "ArrowUp": if (!view.move) return false; view.move(-1); return true;
+    case "j": case "ArrowDown": return step(1);
+    case "k": case "ArrowUp": return step(-1);
     case "Enter":
       if (document.activeElement?.closest("button, a")) return false;
       view.open?.();
@@ -194,7 +215,7 @@ function build() {
     h("div", { id: "page" },
       banner,
       h("header", { id: "top" }, title, bar, project, search),
-      h("div", { id: "middle" }, main, drawer),
+      h("div", { id: "middle" }, left, drawer),
     ),
     toast, help,
   );

@@ -100,7 +100,7 @@ export class VList {
   move(by) {
     if (!this.items.length) return;
     const now = this.selected ? this.items.indexOf(this.selected) : -1;
-    const next = now < 0 ? (by > 0 ? Math.floor(this.element.scrollTop / this.height) : this.items.length - 1)
+    const next = now < 0 ? (by > 0 && !this.follow ? Math.floor(this.element.scrollTop / this.height) : this.items.length - 1)
       : Math.max(0, Math.min(this.items.length - 1, now + by));
     this.selected = this.items[next];
     const top = next * this.height, { scrollTop, clientHeight } = this.element;
