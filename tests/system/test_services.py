@@ -235,10 +235,34 @@ def test_a_changed_up_rolls_over_two_replicas(app: App, runtime: str) -> None:
     assert sorted(app.states()) == [f"{app.name}-{n}" for n in ("client-1", "web-1", "web-2")]
 
 
-def test_an_update_that_fails_is_rolled_back(app: App) -> None:
+def test_up_in_the_foreground_rolls_over_before_it_follows(app: App) -> None:
     text = ROLLED.replace("RUNTIME", "container").replace("COUNT", "2").replace("PORTS", "")
     text += """
-    healthcheck: {test: "test -e /w/index.html", interval: 200ms, retries: 3, start_period: 1s}
+    healthcheck: {test: "test -e /w/index.html", interval: 200ms, retries: 100}
+    deploy: {update_config: {order: start-first}}
+"""
+    app.file(text.replace("VERSION", "one"))
+    app("up", "-d", "--wait")
+    with Load(app, inside="client") as load:
+        load.seen("one")
+        app.file(text.replace("VERSION", "two"))
+        up = app.popen("up")
+        load.seen("two")
+        assert up.stdout is not None
+        while (line := up.stdout.readline()) and "Attaching to client-1, web-1, web-2" not in line:
+            pass
+        assert line
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=60)
+    assert load.failures == []
+    assert set(app.states().values()) == {"exited"}
+
+
+@pytest.mark.parametrize("runtime", ["container", "microvm"])
+def test_an_update_that_fails_is_rolled_back(app: App, runtime: str) -> None:
+    text = ROLLED.replace("RUNTIME", runtime).replace("COUNT", "2").replace("PORTS", "")
+    text += """
+    healthcheck: {test: "test -e /w/index.html", interval: 500ms, retries: 5, start_period: 1s}
     deploy: {update_config: {order: start-first, failure_action: rollback}}
 """
     app.file(text.replace("VERSION", "one"))

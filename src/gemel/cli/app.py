@@ -35,6 +35,7 @@ class App:
         run_dir: str = "",
         progress: str = "auto",
         parallel: int = 0,
+        all_resources: bool = False,
     ) -> None:
         self.files = files or _files_from_environment()
         self.name_option = project_name
@@ -45,6 +46,7 @@ class App:
         self.project_directory = project_directory
         self.place = Place(host, root, run_dir)
         self.progress = progress
+        self.all_resources = all_resources
         self.parallel = parallel if parallel > 0 else 16
         self._client: Client | None = None
         self._loaded: Loaded | None = None
@@ -177,9 +179,9 @@ class Lazy(click.Group):
         return list(ALL)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        from gemel.cli.registry import ALL
+        from gemel.cli.registry import ALIASES, ALL
 
-        entry = ALL.get(cmd_name)
+        entry = ALL.get(ALIASES.get(cmd_name, cmd_name))
         if entry is None:
             return None
         from importlib import import_module
@@ -191,11 +193,16 @@ class Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from gemel.cli.registry import ALL
+        from gemel.cli.registry import ALIASES, ALL
 
-        if args and args[0] not in ALL and not args[0].startswith("-"):
+        if args and args[0] not in {*ALL, *ALIASES} and not args[0].startswith("-"):
             raise unknown(args[0], list(ALL), ctx)
-        return super().resolve_command(ctx, args)
+        name, found, rest = super().resolve_command(ctx, args)
+        if ctx.params.get("dry_run") and found is not None:
+            if not any(param.name == "dry_run" for param in found.params):
+                raise click.UsageError(f"{name} has no --dry-run", ctx)
+            rest = ["--dry-run", *rest]
+        return name, found, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from gemel.cli.registry import EXAMPLES, GROUPS

@@ -12,6 +12,7 @@ import click
 
 from gemel.cli import output
 from gemel.cli.app import App, Lazy
+from gemel.cli.unoffered import unoffered
 from gemel.errors import CommandNotFound, CommandNotRunnable, GemelError
 
 VERSION = "0.1.0"
@@ -44,6 +45,9 @@ class Exit(click.exceptions.Exit):
     help="How progress is shown.",
 )
 @click.option("--parallel", type=int, default=0, metavar="N", help="Most calls at once.")
+@click.option("--dry-run", is_flag=True, help="Of up, down, create, update: only say what.")
+@click.option("--all-resources", is_flag=True, help="Of config: also what no service uses.")
+@unoffered("--compatibility", why="containers are named as Compose 2 names them, with hyphens")
 @click.version_option(VERSION, "-v", "--version", message="gemel version %(version)s")
 @click.pass_context
 def cli(
@@ -59,8 +63,11 @@ def cli(
     ansi: str,
     progress: str,
     parallel: int,
+    dry_run: bool,
+    all_resources: bool,
 ) -> None:
     """Runs the services of one Compose file as containers and micro VMs."""
+    # dry_run is handed on to the command, see Lazy
     output.set_ansi(os.environ.get("COMPOSE_ANSI", ansi) if ansi == "auto" else ansi)
     ctx.obj = App(
         files=files,
@@ -73,6 +80,7 @@ def cli(
         run_dir=run_dir,
         progress=progress,
         parallel=parallel,
+        all_resources=all_resources,
     )
     if ctx.invoked_subcommand is None:
         output.say(ctx.get_help())

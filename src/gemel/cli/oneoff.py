@@ -62,12 +62,12 @@ def _has_terminal() -> bool:
     return terminal.is_terminal(0) and terminal.is_terminal(1)
 
 
-_PLAIN = {"no_deps": False, "remove_orphans": False, "build": False}
+_PLAIN = {"no_deps": False, "remove_orphans": False, "build": False, "quiet_build": False}
 
 
 def prepare(app: App, project: Project, name: str, given: Mapping[str, Any] = _PLAIN) -> str:
     """Dependencies started, image there, networks and volumes made; the image's id."""
-    style = Style(app.progress, output.colourful(2), app.parallel)
+    style = Style(app.progress, output.colourful(2), app.parallel, given["quiet_build"])
     needed = tuple(n for n in project.with_dependencies([name]) if n != name)
     if needed and not given["no_deps"]:
         options = UpOptions(services=needed, remove_orphans=given["remove_orphans"])

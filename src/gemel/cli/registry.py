@@ -71,6 +71,7 @@ OBJECTS: Table = {
     "push": Entry("images", "push", "Push the images of services"),
     "publish": Entry("publish", "publish", "Not offered; says what to do instead"),
     "images": Entry("images", "images", "List images in use"),
+    "commit": Entry("commit", "commit", "Make an image of a service as it is now"),
     "image": Entry("image", "image", "Manage images"),
     "container": Entry("container", "container", "Manage containers and micro VMs one by one"),
     "network": Entry("network", "network", "Manage networks"),
@@ -96,6 +97,9 @@ GROUPS: list[tuple[str, Table]] = [
 ]
 
 ALL: Table = {name: entry for _, table in GROUPS for name, entry in table.items()}
+
+#: Docker Compose's other names of commands; not listed.
+ALIASES = {"convert": "config"}
 
 EXAMPLES = """\
   gemel up -d                          bring up the application of ./compose.yaml

@@ -7,7 +7,7 @@ sign, a dollar sign before anything else stands for itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gemel.compose.problems import Path
@@ -47,6 +47,24 @@ def substitute(text: str, variables: Variables) -> str:
         out.append(text[at:dollar])
         piece, at = _one(text, dollar + 1, variables)
         out.append(piece)
+
+
+def parts(text: str) -> Iterator[tuple[str, str, str]]:
+    """Name, operator and word of every variable in a text. Raises BadTemplate."""
+    at = 0
+    while 0 <= (dollar := text.find("$", at)) < len(text) - 1:
+        at = dollar + 1
+        inner, end = "", at + 1
+        if text[at] == "{":
+            end = _closing(text, at) + 1
+            inner = text[at + 1 : end - 1]
+        name = _NAME.match(inner or text, 0 if inner else at)
+        if name is not None:
+            operator = _OPERATOR.match(inner, name.end()) if inner else None
+            word = inner[operator.end() :] if operator else ""
+            yield name[0], operator[0] if operator else "", word
+            end = end if inner else name.end()
+        at = end
 
 
 def _one(text: str, at: int, variables: Variables) -> tuple[str, int]:

@@ -133,13 +133,18 @@ _ORDER = Table(_ORDERS)
 
 
 def canonical(
-    project: Project, services: Sequence[str] = (), *, as_json: bool = False, escape: bool = True
+    project: Project,
+    services: Sequence[str] = (),
+    *,
+    as_json: bool = False,
+    escape: bool = True,
+    unused: bool = False,
 ) -> Json:
     """The project as plain values, in Compose's order of keys.
 
     services: only these and what they depend on. Resources that no service uses
-    are left out, as in Compose. escape: a ``$`` is written ``$$``, so that what is
-    printed can be loaded again.
+    are left out, as in Compose, unless ``unused``. escape: a ``$`` is written ``$$``, so
+    that what is printed can be loaded again.
     """
     names = project.with_dependencies(services) if services else list(project.services)
     chosen = {n: project.service(n) for n in sorted(names, key=yamlwrite.natural)}
@@ -148,7 +153,7 @@ def canonical(
     for service in made["services"].values():
         service.pop("label_file", None)  # its labels are in ``labels``
     for kind in ("networks", "volumes", "secrets", "configs", "models"):
-        kept = _used(project, kind, list(chosen.values()))
+        kept = getattr(project, kind) if unused else _used(project, kind, list(chosen.values()))
         if kept:
             made[kind] = {k: _resource(kind, v, as_json) for k, v in kept.items()}
     made.update(_in_order(project.extensions))

@@ -17,6 +17,14 @@ PAUSE, CONTINUE, ROLLBACK = "pause", "continue", "rollback"
 DRAIN = 5.0
 
 
+class Back(msgspec.Struct, frozen=True, kw_only=True):
+    """How a rollback is done (``deploy.rollback_config``); parallelism 0: all at once."""
+
+    order: str = START_FIRST
+    parallelism: int = 0
+    delay: float = 0.0
+
+
 class Rolling(msgspec.Struct, frozen=True, kw_only=True):
     """How an update is done. Times in seconds; parallelism 0: all at once."""
 
@@ -27,6 +35,7 @@ class Rolling(msgspec.Struct, frozen=True, kw_only=True):
     failure_action: str = PAUSE
     max_failure_ratio: float = 0.0
     drain: float = DRAIN
+    back: Back = Back()
 
 
 def rolling(service: Service, *, asked: bool = False, order: str = "") -> Rolling | None:
@@ -45,6 +54,7 @@ def rolling(service: Service, *, asked: bool = False, order: str = "") -> Rollin
         return units.duration(config[key]) / 1e9 if config.get(key) else 0.0
 
     parallelism = config.get("parallelism")
+    back: Json = (service.config.get("deploy") or {}).get("rollback_config") or {}
     return Rolling(
         order=order or config.get("order") or STOP_FIRST,
         parallelism=1 if parallelism is None else int(parallelism),
@@ -53,6 +63,11 @@ def rolling(service: Service, *, asked: bool = False, order: str = "") -> Rollin
         failure_action=config.get("failure_action") or PAUSE,
         max_failure_ratio=float(config.get("max_failure_ratio") or 0),
         drain=DRAIN if drain is None else drain,
+        back=Back(
+            order=back.get("order") or START_FIRST,
+            parallelism=int(back.get("parallelism") or 0),
+            delay=units.duration(back["delay"]) / 1e9 if back.get("delay") else 0.0,
+        ),
     )
 
 

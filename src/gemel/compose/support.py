@@ -8,6 +8,7 @@ docs/compose-support.md is printed from it (``python -m gemel.compose.support``)
 from __future__ import annotations
 
 import enum
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,13 @@ def _odd_security(value: Any) -> bool:
     return any(entry.replace(":", "=", 1).split("=")[0] not in known for entry in value)
 
 
+def _other_platform(value: Any) -> bool:
+    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    system, _, machine = str(value).partition("/")
+    own = platform.machine()
+    return system != "linux" or machine.split("/")[0] not in ("", own, names.get(own, own))
+
+
 _LOGS = ("json-file", "local", "none", "journald", "k8s-file")
 _GUEST = "applied inside the guest"
 _SHARED = "a micro VM shares no namespace with others"
@@ -114,7 +122,9 @@ SERVICE: dict[str, Entry] = {
     "deploy.resources.reservations.devices": _refused("devices are not reserved"),
     "deploy.resources.reservations.generic_resources": _ignored("of Swarm only"),
     "deploy.restart_policy": Entry(why="delay and window are the engine's own"),
-    "deploy.rollback_config": _ignored("a rollback starts the old instances again, at once"),
+    "deploy.rollback_config": Entry(
+        why="order, parallelism, delay; the old instances are started again as they were"
+    ),
     "deploy.update_config": Entry(why="a failing instance is taken back at once"),
     "develop": Entry(why="by gemel watch"),
     "device_cgroup_rules": _vm_refused("a micro VM sees no device of the host"),
@@ -143,7 +153,9 @@ SERVICE: dict[str, Entry] = {
     "oom_score_adj": _vm_ignored("of processes on the host"),
     "pid": _vm_refused(_SHARED, _host_or_shared, "host, service:, container:"),
     "pids_limit": Entry(why=_GUEST),
-    "platform": _ignored("images are of the machine's own architecture"),
+    "platform": _ignored(
+        "images are of the machine's own architecture", _other_platform, "another one"
+    ),
     "ports.*.app_protocol": _ignored("no part of the data path looks at it"),
     "ports.*.host_ip": _refused(
         "ports are published on IPv4 addresses",

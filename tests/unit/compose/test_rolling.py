@@ -98,3 +98,15 @@ def test_settings() -> None:
     assert made is not None
     assert (made.order, made.parallelism, made.monitor) == ("stop-first", 0, 2.0)
     assert (made.failure_action, made.max_failure_ratio, made.drain) == ("rollback", 0.5, 60.0)
+
+
+def test_a_rollback_is_done_as_its_own_config_says() -> None:
+    text = TEXT.replace(
+        "deploy: {", "deploy: {rollback_config: {order: stop-first, parallelism: 1, delay: 2s}, "
+    )
+    how = rolling(project(text).service("web"))
+    assert how is not None
+    assert (how.back.order, how.back.parallelism, how.back.delay) == ("stop-first", 1, 2.0)
+    plain = rolling(project(TEXT).service("web"))
+    assert plain is not None
+    assert (plain.back.order, plain.back.parallelism, plain.back.delay) == ("start-first", 0, 0.0)

@@ -13,6 +13,7 @@ from gemel.cli import output
 from gemel.cli.app import App, command, pass_app
 from gemel.cli.buildoptions import extras
 from gemel.cli.complete import SERVICES
+from gemel.cli.unoffered import unoffered
 from gemel.client import buildextras
 from gemel.client import context as build_context
 from gemel.client.engine import Client
@@ -117,6 +118,11 @@ def is_place(text: str) -> bool:
 @click.option("--with-dependencies", is_flag=True, help="What they depend on too.")
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME", help="Name(s) of a folder's.")
 @extras
+@unoffered("--builder", flag=False, why="the engine has one builder")
+@unoffered("--check", why="`gemel config --lint` checks the file; a build checks its steps")
+@unoffered("--print", why="`gemel config` shows what is built")
+@unoffered("--provenance", flag=False, why="no attestations are made")
+@unoffered("--sbom", flag=False, why="no attestations are made")
 @pass_app
 def build(
     app: App,

@@ -19,6 +19,7 @@ from gemel.client.project.down import Down
 @click.option(
     "-t", "--timeout", type=int, default=None, metavar="SECONDS", help="Time before it is killed."
 )
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, remove nothing.")
 @pass_app
 def down(
     app: App,
@@ -27,6 +28,7 @@ def down(
     rmi: str | None,
     remove_orphans: bool,
     timeout: int | None,
+    dry_run: bool,
 ) -> None:
     """Stop and remove the application's containers, micro VMs and networks.
 
@@ -49,6 +51,13 @@ def down(
                 " --remove-orphans removes them too"
             )
             chosen = known
+    if dry_run:
+        work = Down(app.client, name, app.parallel)
+        for line in work.would(chosen, volumes=volumes, networks=not services):
+            output.say(line)
+        for image in _images(app, rmi):
+            output.say(f"remove image: {image}")
+        return
     count = Down(app.client, name, app.parallel).run(
         app.progress,
         services=chosen,

@@ -136,14 +136,22 @@ def pull(
 @click.argument("services", nargs=-1, type=SERVICES, metavar="[SERVICE]...")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("--ignore-push-failures", is_flag=True, help="Go on with the others.")
+@click.option("--include-deps", is_flag=True, help="Also of services that they need.")
 @pass_app
-def push(app: App, services: tuple[str, ...], quiet: bool, ignore_push_failures: bool) -> None:
+def push(
+    app: App,
+    services: tuple[str, ...],
+    quiet: bool,
+    ignore_push_failures: bool,
+    include_deps: bool,
+) -> None:
     """Push the images of services that can be built."""
     from gemel.client.pull import push_image
     from gemel.errors import GemelError
 
     project = app.project().enabling(services)
-    for name in services or project.services:
+    names = project.with_dependencies(services) if include_deps and services else services
+    for name in names or project.services:
         service = project.service(name)
         if service.build is None or not service.image:
             continue

@@ -8,7 +8,7 @@ from gemel.cli import output
 from gemel.cli.app import App, command, pass_app
 from gemel.cli.batch import for_each
 from gemel.cli.complete import TARGETS
-from gemel.cli.targets import Target, resolve
+from gemel.cli.targets import Target, of_project, resolve
 from gemel.client.project.members import needs
 from gemel.client.session import Waiter
 from gemel.errors import NotFound
@@ -83,8 +83,9 @@ def restart(app: App, names: tuple[str, ...], timeout: int | None, no_deps: bool
 @command()
 @_names
 @click.option("-s", "--signal", default="KILL", help="Which signal.", show_default=True)
+@click.option("--remove-orphans", is_flag=True, help="Remove services not in the file.")
 @pass_app
-def kill(app: App, names: tuple[str, ...], signal: str) -> None:
+def kill(app: App, names: tuple[str, ...], signal: str, remove_orphans: bool) -> None:
     """Send a signal to the first process of services or containers."""
 
     def work(target: Target) -> None:
@@ -95,6 +96,16 @@ def kill(app: App, names: tuple[str, ...], signal: str) -> None:
     if not names:
         targets = [target for target in targets if target.running]
     for_each(app, targets, work, "Killing", "Killed")
+    if remove_orphans and app.compose_files():
+        project = app.project()
+        known = {*project.services, *project.disabled}
+        strangers = [one for one in of_project(app, one_offs=False) if one.service not in known]
+        query = {"force": True, "v": False}
+
+        def remove(target: Target) -> None:
+            app.client.call("DELETE", f"/containers/{target.id}", query=query, timeout=120).read()
+
+        for_each(app, strangers, remove, "Removing", "Removed")
 
 
 @command()

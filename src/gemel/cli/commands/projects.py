@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from gemel.cli import output
 from gemel.cli.app import App, command, pass_app
 from gemel.cli.targets import PROJECT, summaries
+from gemel.errors import InvalidInput
 
 COLUMNS = [("NAME", "Name"), ("STATUS", "Status"), ("CONFIG FILES", "ConfigFiles")]
 
@@ -17,11 +19,12 @@ COLUMNS = [("NAME", "Name"), ("STATUS", "Status"), ("CONFIG FILES", "ConfigFiles
 @command()
 @click.option("-a", "--all", "every", is_flag=True, help="Stopped ones too.")
 @click.option("-q", "--quiet", is_flag=True, help="Names only.")
+@click.option("--filter", "filters", multiple=True, metavar="name=PATTERN", help="Only these.")
 @click.option("--format", "form", default=None, help="table, json, or a template.")
 @pass_app
-def ls(app: App, every: bool, quiet: bool, form: str | None) -> None:
+def ls(app: App, every: bool, quiet: bool, filters: tuple[str, ...], form: str | None) -> None:
     """List applications (Compose projects) of every folder."""
-    rows = rows_of(summaries(app, all=every))
+    rows = _named(rows_of(summaries(app, all=every)), filters)
     if quiet:
         for row in rows:
             output.say(row["Name"])
@@ -32,6 +35,20 @@ def ls(app: App, every: bool, quiet: bool, form: str | None) -> None:
         output.say(json.dumps(rows))
         return
     output.emit(rows, COLUMNS, form)
+
+
+def _named(rows: list[output.Row], filters: tuple[str, ...]) -> list[output.Row]:
+    """Those whose name holds every pattern (a regular expression). Raises InvalidInput."""
+    for text in filters:
+        key, _, pattern = text.partition("=")
+        try:
+            found = re.compile(pattern)
+        except re.error as error:
+            raise InvalidInput(f"`{pattern}` is no pattern", details=str(error)) from error
+        if key != "name":
+            raise InvalidInput(f"unknown filter {key}", resolution="--filter name=PATTERN")
+        rows = [row for row in rows if found.search(str(row["Name"]))]
+    return rows
 
 
 def rows_of(found: list[dict[str, Any]]) -> list[output.Row]:

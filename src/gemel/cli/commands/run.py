@@ -12,6 +12,7 @@ from gemel.cli import output
 from gemel.cli.app import App, command, pass_app
 from gemel.cli.complete import SERVICES
 from gemel.cli.request import create_request
+from gemel.cli.unoffered import no_effect
 from gemel.client import session
 from gemel.client.pull import pull_image
 from gemel.errors import Failed, GemelError, InvalidInput, NotFound
@@ -48,7 +49,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     _text("--name", metavar="NAME", help="Its name."),
     click.option("--runtime", type=_RUNTIMES, default=None, help="What it runs as."),
     _many("-e", "--env", metavar="KEY=VALUE", help="Set a variable."),
-    _many("--env-file", metavar="FILE", help="Variables from a file."),
+    _many("--env-file", "--env-from-file", metavar="FILE", help="Variables from a file."),
     _many("-v", "--volume", metavar="FROM:TO[:ro]", help="Mount a folder or volume."),
     _many("--mount", metavar="type=…,…", help="The same, spelled out."),
     _many("--tmpfs", metavar="PATH[:OPTIONS]", help="A file system in memory."),
@@ -114,6 +115,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     _flag("--service-ports", help="Publish the service's own ports."),
     _flag("--use-aliases", help="Use the service's names in its networks."),
     _flag("--build", help="Build the service's image first."),
+    _flag("--quiet-build", help="Do not show the build."),
+    no_effect("--quiet-pull", why="pulls of a service are one line"),
     _flag("--remove-orphans", help="Remove containers of services not in the file."),
 ]  # fmt: skip
 

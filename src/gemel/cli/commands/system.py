@@ -105,7 +105,7 @@ def info(app: App, form: str | None) -> None:
 
 @command()
 @click.option("--short", is_flag=True, help="The number only.")
-@_format
+@click.option("-f", "--format", "form", default=None, help="json, or a template.")
 @pass_app
 def version(app: App, short: bool, form: str | None) -> None:
     """Show the versions of the command line and of the engine."""

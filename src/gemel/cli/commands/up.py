@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import msgspec
 
 from gemel.cli import output
 from gemel.cli.app import App, command, pass_app
 from gemel.cli.complete import SERVICES
+from gemel.cli.unoffered import no_effect
 from gemel.client.project.source import Project
 from gemel.client.project.up import Style, Up
 from gemel.compose.plan import ALWAYS, MISSING, NEVER, UpOptions, targets
 from gemel.compose.rolling import ORDERS
+from gemel.compose.steps import Kind
 from gemel.errors import InvalidInput
 
 _SHARED: list[Callable[[Any], Any]] = [
@@ -36,6 +39,9 @@ _SHARED: list[Callable[[Any], Any]] = [
     click.option("-V", "--renew-anon-volumes", is_flag=True, help="New anonymous volumes."),
     click.option("-t", "--timeout", type=int, default=None, help="Seconds before a kill."),
     click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing."),
+    click.option("--quiet-build", is_flag=True, help="Do not show the output of builds."),
+    no_effect("-y", "--yes", why="nothing is asked"),
+    no_effect("--menu", why="there is no menu; --watch, and Ctrl-C to stop"),
     click.option("--keep", is_flag=True, help="If it fails, leave what was made."),
 ]  # fmt: skip
 
@@ -46,9 +52,10 @@ def _shared(function: Any) -> Any:
     return function
 
 
-def style_of(app: App) -> Style:
+def style_of(app: App, given: dict[str, Any] | None = None) -> Style:
     """How progress is shown."""
-    return Style(app.progress, output.colourful(2), app.parallel)
+    quiet = bool(given and given.get("quiet_build"))
+    return Style(app.progress, output.colourful(2), app.parallel, quiet)
 
 
 def pairs(texts: tuple[str, ...], what: str) -> dict[str, str]:
@@ -137,10 +144,9 @@ def up(app: App, services: tuple[str, ...], **given: Any) -> int:
     project = changed(app.project(), services, given)
     if given["exit_code_from"]:
         project.service(given["exit_code_from"])
-    # in the foreground the output of what is replaced could not be followed
-    options = options_of(services, given, start=not given["no_start"], roll=detach)
+    options = options_of(services, given, start=not given["no_start"])
     app.lint(project, targets(project, options))
-    work = Up(app.client, project, options, style_of(app), keep=given["keep"])
+    work = Up(app.client, project, options, style_of(app, given), keep=given["keep"])
     if given["dry_run"]:
         for line in work.dry_run():
             output.say(line)
@@ -152,11 +158,28 @@ def up(app: App, services: tuple[str, ...], **given: Any) -> int:
     if not detach:
         from gemel.cli.attached import run_attached
 
+        work = _rolled(app, work, given)
+
         return run_attached(app, work, services, given)
     work.detached(work.prepare())
     if given["wait"]:
         work.wait_ready(given["wait_timeout"])
     return 0
+
+
+def _rolled(app: App, work: Up, given: dict[str, Any]) -> Up:
+    """Rolls over what is to be replaced one by one, before output is followed: of the new ones.
+
+    Gives back what is left to do then.
+    """
+    options = msgspec.structs.replace(work.options, roll=False)
+    if any("update_config" in (one.config.get("deploy") or {}) for one in work.project):
+        plan = work.prepare()
+        options = msgspec.structs.replace(options, build=NEVER, pull="")  # has just been seen to
+        if plan.of(Kind.UPDATE):
+            work.detached(plan)
+            options = msgspec.structs.replace(options, force_recreate=False)
+    return Up(app.client, work.project, options, style_of(app, given), keep=given["keep"])
 
 
 @command()
@@ -168,7 +191,7 @@ def create(app: App, services: tuple[str, ...], **given: Any) -> int:
     project = changed(app.project(), services, given)
     options = options_of(services, given, start=False)
     app.lint(project, targets(project, options))
-    work = Up(app.client, project, options, style_of(app), keep=given["keep"])
+    work = Up(app.client, project, options, style_of(app, given), keep=given["keep"])
     if given["dry_run"]:
         for line in work.dry_run():
             output.say(line)

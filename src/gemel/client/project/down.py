@@ -55,6 +55,19 @@ class Down:
                 count += self._each("Image", list(images), shown)
         return count
 
+    def would(
+        self, services: Collection[str] | None, *, volumes: bool, networks: bool
+    ) -> list[str]:
+        """What ``run`` would remove, a line each; nothing is removed."""
+        members = of_project(self.client, self.project)
+        members = [one for one in members if services is None or one.service in services]
+        lines = [f"remove container: {one.name} ({one.state})" for one in members]
+        if networks:
+            lines += [f"remove network: {name}" for name in self._labelled("networks")]
+        if volumes:
+            lines += [f"remove volume: {name}" for name in self._labelled("volumes")]
+        return lines
+
     def containers(
         self,
         members: list[Target],

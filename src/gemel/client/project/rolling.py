@@ -17,7 +17,7 @@ from gemel.client.engine import Client
 from gemel.client.project.display import Progress
 from gemel.client.project.pool import each
 from gemel.client.project.waiting import last_lines
-from gemel.compose.rolling import CONTINUE, ROLLBACK, START_FIRST, Rolling
+from gemel.compose.rolling import CONTINUE, ROLLBACK, START_FIRST, STOP_FIRST, Rolling
 from gemel.compose.steps import Change, Step
 from gemel.errors import Failed, GemelError, NotFound, NotModified
 
@@ -82,12 +82,30 @@ class Update:
             return
         if self.how.failure_action == ROLLBACK:
             back = len(self.done)
-            for done in reversed(self.done):
-                self._restore(done.change, done.new)
+            self._roll_back()
             raise self._failure(problem, f"rolled back ({back} had been replaced)") from problem
         count = len(self.done)
         self._forget_old()
         raise self._failure(problem, f"ended there ({count} had been replaced)") from problem
+
+    def _roll_back(self) -> None:
+        """Puts the old ones back, the last one first, as ``rollback_config`` wants it."""
+        back = self.how.back
+        by_name = {done.change.name: done for done in reversed(self.done)}
+        names = list(by_name)
+        size = back.parallelism or len(names) or 1
+        for start in range(0, len(names), size):
+            if start and back.delay:
+                time.sleep(back.delay)
+            each(names[start : start + size], lambda name: self._put_back(by_name[name]), size)
+
+    def _put_back(self, done: Done) -> None:
+        if self.how.back.order == STOP_FIRST:
+            try:
+                self._leave(done.new)
+            except GemelError as problem:
+                self.shown.note(f"warning: {done.change.name}: {problem.brief}")
+        self._restore(done.change, done.new)
 
     def _failure(self, problem: BaseException, what: str) -> Failed:
         details = problem.brief if isinstance(problem, GemelError) else str(problem)

@@ -32,7 +32,7 @@ class Style(NamedTuple):
     mode: str = "auto"
     colour: bool = True
     parallel: int = 16
-    quiet_pull: bool = False
+    quiet_build: bool = False
 
 
 class Up:
@@ -69,7 +69,7 @@ class Up:
             parallel=self.style.parallel,
             image_ids=self.image_ids,
             before_start=before_start,
-            build_output=shown.detail,
+            build_output=None if self.style.quiet_build else shown.detail,
         )
         made.build_options = self.build_options
         self.executors.append(made)
