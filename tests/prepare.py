@@ -14,7 +14,7 @@ from gemel.model.paths import Paths
 from gemel.runtime.microvm import artifacts
 from gemel.runtime.microvm.initrd import ensure_initrd
 from gemel.runtime.microvm.kernel import ensure_kernel
-from tests import fetch_clients, shopimages, toolboximage
+from tests import fetch_clients, promtool, shopimages, toolboximage
 
 
 async def prepare(folder: Path) -> None:
@@ -33,6 +33,8 @@ def main(folder: Path) -> None:
         asyncio.run(prepare(folder))
     except* GemelError as errors:
         sys.exit("\n".join(map(str, errors.exceptions)))
+    if why := promtool.fetch(folder):
+        print(f"no promtool: {why}", file=sys.stderr)
     if why := fetch_clients.fetch(folder):
         print(f"no current docker and Compose v2: {why}", file=sys.stderr)
 

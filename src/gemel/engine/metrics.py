@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gemel import __version__
-from gemel.engine import spec
+from gemel.engine import otelmetrics, spec
 from gemel.engine.core import Core
 from gemel.engine.peers import peer
 from gemel.engine.records import Container, parse_stamp
@@ -19,6 +19,7 @@ from gemel.errors import GemelError
 from gemel.host import netstat
 from gemel.model.instance import Usage
 from gemel.observe.capture.records import BUCKETS, Edge, Sums
+from gemel.observe.tracing.records import Point
 from gemel.observe.traffic import Traffic
 
 #: Seconds that an instance has to tell what it uses.
@@ -38,15 +39,28 @@ class Page:
         self._family(name, kind, help).append(f"{name}{_labels(labels)} {_number(value)}")
 
     def histogram(self, name: str, help: str, edge: Edge, labels: Labels) -> None:
-        """A histogram of seconds; buckets are summed up here."""
+        """A histogram of seconds of an edge."""
+        self.buckets(name, help, labels, BUCKETS, edge.buckets, edge.count, edge.seconds)
+
+    def buckets(
+        self,
+        name: str,
+        help: str,
+        labels: Labels,
+        bounds: Sequence[float],
+        counts: Sequence[int],
+        count: int,
+        total: float,
+    ) -> None:
+        """A histogram; its buckets are summed up here. What is above all bounds may be left out."""
         lines = self._family(name, "histogram", help)
         below = 0
-        for bound, count in zip(BUCKETS, edge.buckets, strict=True):
-            below += count
+        for bound, number in zip(bounds, counts, strict=False):
+            below += number
             lines.append(f"{name}_bucket{_labels(labels | {'le': _number(bound)})} {below}")
-        lines.append(f"{name}_bucket{_labels(labels | {'le': '+Inf'})} {edge.count}")
-        lines.append(f"{name}_sum{_labels(labels)} {_number(edge.seconds)}")
-        lines.append(f"{name}_count{_labels(labels)} {edge.count}")
+        lines.append(f"{name}_bucket{_labels(labels | {'le': '+Inf'})} {count}")
+        lines.append(f"{name}_sum{_labels(labels)} {_number(total)}")
+        lines.append(f"{name}_count{_labels(labels)} {count}")
 
     def _family(self, name: str, kind: str, help: str) -> list[str]:
         head = [f"# HELP {name} {help}", f"# TYPE {name} {kind}"]
@@ -71,8 +85,8 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
-async def page(core: Core, traffic: Traffic) -> str:
-    """GET /gemel/metrics."""
+async def page(core: Core, traffic: Traffic, points: Iterable[Point] = ()) -> str:
+    """GET /gemel/metrics. points: metrics that services sent."""
     made = Page()
     _engine(made, core)
     ones = list(core.containers.values())
@@ -87,6 +101,7 @@ async def page(core: Core, traffic: Traffic) -> str:
     sums = await traffic.sums()
     if sums is not None:
         _traffic(made, sums)
+    otelmetrics.add(made, points)
     return made.text()
 
 

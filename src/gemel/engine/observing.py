@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 
@@ -15,6 +15,7 @@ from gemel.engine.records import Container
 from gemel.errors import InvalidInput, NotFound
 from gemel.host.packets import interface_index
 from gemel.observe.capture.records import Exchange, Peer, Query, Snapshot
+from gemel.observe.tracing.records import Point
 from gemel.observe.traffic import Traffic
 
 
@@ -25,6 +26,7 @@ class Observing:
         self.core = core
         self.traffic = Traffic(core.paths.run, self.snapshot)
         core.observers.append(self.traffic.notice)
+        self.points: Callable[[], Awaitable[list[Point]]] = _no_points
 
     def snapshot(self) -> Snapshot:
         """Whom to look at: the ports of all that run, the bridges, and who has which address."""
@@ -75,7 +77,7 @@ class Observing:
 
     async def metrics(self) -> str:
         """Prometheus' text format."""
-        return await metrics.page(self.core, self.traffic)
+        return await metrics.page(self.core, self.traffic, await self.points())
 
     async def close(self) -> None:
         """Ends the process with the engine. Never raises."""
@@ -84,6 +86,10 @@ class Observing:
                 await self.traffic.stop()
         except Exception:
             log.exception("ending the capturing process")
+
+
+async def _no_points() -> list[Point]:
+    return []
 
 
 def _ports(core: Core, one: Container) -> list[int]:

@@ -11,7 +11,7 @@ from gemel.engine.core import Core
 from gemel.engine.facade import Json
 from gemel.engine.observing import Observing
 from gemel.engine.otlp import GRPC, HTTP
-from gemel.errors import InvalidInput, NotFound
+from gemel.errors import GemelError, InvalidInput, NotFound
 from gemel.observe.tracing.owner import Traces
 from gemel.observe.tracing.records import Ask, Point
 
@@ -24,6 +24,7 @@ class Tracing:
     def __init__(self, core: Core, observing: Observing) -> None:
         self.core = core
         self._observing = observing
+        observing.points = self.points
         self.traces = Traces(core.paths.run, lambda: observing.snapshot().peers)
         core.observers.append(self.traces.notice)
 
@@ -61,10 +62,14 @@ class Tracing:
         """The latest of the metrics that services sent; none while nothing was sent."""
         if not self.traces.on:
             return []
-        return [
-            msgspec.json.decode(line, type=Point)
-            async for line in self.traces.lines(Ask(points=True), None)
-        ]
+        try:
+            return [
+                msgspec.json.decode(line, type=Point)
+                async for line in self.traces.lines(Ask(points=True), None)
+            ]
+        except (GemelError, msgspec.MsgspecError) as error:
+            log.warning("metrics of services: %s", error)
+            return []
 
     async def close(self) -> None:
         """Ends the process with the engine. Never raises."""
