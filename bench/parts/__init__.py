@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bench.measure import Case
-from bench.parts import api, cli, compose, idle, images, load, project, streams, vm
+from bench.parts import api, capture, cli, compose, idle, images, load, project, streams, vm
 from bench.peers import Field
 
 #: Measures: the engines, the most rounds of each case, the seconds that it may take.
@@ -22,4 +22,5 @@ PARTS: Mapping[str, Part] = {
     "streams": streams.run,
     "load": load.run,
     "idle": idle.run,
+    "capture": capture.run,
 }

@@ -17,7 +17,9 @@ def name_of(call: Call) -> str:
         return f"{call.method} {call.path.partition('?')[0]}"[:200]
     if call.protocol in ("tcp", "tls", "websocket"):
         return f"{call.protocol} {call.host}".strip()
-    return f"{call.method} {call.path}".strip()[:200] or call.protocol
+    if call.path.startswith(call.method):  # a statement
+        return call.path[:200] or call.protocol
+    return f"{call.method} {call.path}".strip()[:200]
 
 
 def _of_call(node: Node, call: Call) -> Shown:
@@ -134,12 +136,27 @@ def whole(joined: Joined, logs: list[Log]) -> Whole:
 
 
 def may_match(joined: Joined, ask: Ask) -> bool:
-    """Whether a trace is of the project and service that is asked for."""
+    """Whether a trace is of the project and service that is asked for.
+
+    A lone statement to a database (a health check's) is one only where its service is asked for.
+    """
+    if not ask.service and _lone_statement(joined):
+        return False
     if not ask.project and not ask.service:
         return True
     nodes = joined.nodes()
     return (not ask.project or any(ask.project in _projects(node) for node in nodes)) and (
         not ask.service or any(ask.service in _names(node) for node in nodes)
+    )
+
+
+def _lone_statement(joined: Joined) -> bool:
+    root = joined.roots[0]
+    return (
+        root.call is not None
+        and root.call.protocol in ("postgres", "redis")
+        and len(joined.roots) == 1
+        and not root.children
     )
 
 
