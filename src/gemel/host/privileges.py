@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from pathlib import Path
@@ -57,6 +58,13 @@ def drop_root(uid: int = NOBODY, gid: int = NOBODY, keep: tuple[int, ...] = ()) 
 def set_name(name: str) -> None:
     """The process's name as ps and top show it (15 characters)."""
     _libc.prctl(_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def give_way(nice: int) -> None:
+    """Lets others go first where processors are short; nice: 1 to 19."""
+    os.nice(nice)
+    with contextlib.suppress(OSError):  # sessions are weighed against each other, where that is on
+        Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def detach(log: Path) -> int:

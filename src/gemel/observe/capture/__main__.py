@@ -14,6 +14,8 @@ from gemel.observe.capture.server import Server
 
 #: Bytes of address space; what is recorded takes a quarter of it at most.
 MEMORY = 1 << 30
+#: Where processors are short, services go first; the ring holds what comes meanwhile.
+NICE = 5
 
 
 def main() -> None:
@@ -36,6 +38,7 @@ def main() -> None:
     privileges.set_name("gemel-capture")
     ring = packets.PacketRing()
     packets.limit_memory(MEMORY)
+    privileges.give_way(NICE)
     if os.geteuid() == 0:
         privileges.drop_root()
     with ring:

@@ -38,7 +38,7 @@ def decode(what: str, data: bytes, as_json: bool) -> Any:
     message = REQUESTS[what][0]()
     try:
         if as_json:
-            value = _hex_ids(msgspec.json.decode(data), 0)
+            value = _hex_ids(msgspec.json.decode(data, type=dict[str, Any]), 0)
             json_format.ParseDict(value, message, ignore_unknown_fields=True)
         else:
             message.ParseFromString(data)
