@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.engine import IMAGE, EngineProcess
-from tests.system.test_build_inputs import files_with
+from tests.images import busybox_tar
+from tests.system.test_build_inputs import files_with, web_of
 
 pytestmark = pytest.mark.root
 
@@ -90,6 +91,23 @@ def test_build_by_options(engine: EngineProcess, folder: Path) -> None:
     ):
         done = engine.gemel("image", "build", *wrong, str(folder / "app"), check=False)
         assert done.returncode != 0 and word in done.stderr, (wrong, done.stderr)
+
+
+def test_images_and_builds_from_an_address(engine: EngineProcess, folder: Path) -> None:
+    with web_of(folder) as url:
+        (folder / "root.tar").write_bytes(busybox_tar())
+        engine.gemel("image", "import", f"{url}/root.tar", "fetched")
+        assert engine.gemel("run", "--rm", "fetched", "echo", "in").stdout == "in\n"
+        (folder / "Remote").write_text(f"FROM {IMAGE}\nRUN echo far > /far\n")
+        engine.gemel("build", "-t", "far", f"{url}/Remote")
+        assert engine.gemel("run", "--rm", "far", "cat", "/far").stdout == "far\n"
+        (folder / "compose.yaml").write_text(
+            f"services:\n  far:\n    image: far2\n    build:\n      context: {url}/Remote\n"
+        )
+        engine.gemel("build", cwd=folder)
+        assert engine.gemel("run", "--rm", "far2", "cat", "/far").stdout == "far\n"
+        done = engine.gemel("build", f"{url}/nothing", check=False)
+        assert done.returncode == 1 and "there is nothing at" in done.stderr, done.stderr
 
 
 def test_a_killed_engine_leaves_nothing_of_a_build(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import gzip
 import http.server
@@ -153,11 +154,18 @@ def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder and its address."""
     folder = tmp_path / "web"
     folder.mkdir()
+    with web_of(folder) as url:
+        yield folder, url
+
+
+@contextlib.contextmanager
+def web_of(folder: Path) -> Iterator[str]:
+    """A web server of a folder; its address."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
         thread.join()
 

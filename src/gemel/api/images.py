@@ -81,16 +81,16 @@ async def create(call: Call) -> web.StreamResponse:
         ref = reference(image, query.text("tag"))
         progress = call.engine.images.pull(ref, call.header_json(_AUTH), query.text("platform"))
         return await call.send_json_lines(progress)
+    if not source:
+        raise InvalidInput("fromImage is missing")
+    message, tar = query.text("message"), call.chunks()
     if source != "-":
-        raise InvalidInput(
-            "fromImage is missing" if not source else "importing from a URL is not supported",
-            resolution="" if not source else "download it, and send it as the body (fromSrc=-)",
-        )
-    tar = call.chunks()
+        place, tar = call.engine.images.remote_tar(source)
+        message = message or f"Imported from {place}"
     try:
         return await call.send_json_lines(
             call.engine.images.import_tar(
-                tar, query.text("repo"), query.text("tag"), query.text("message"),
+                tar, query.text("repo"), query.text("tag"), message,
                 query.texts("changes"),
             )
         )  # fmt: skip

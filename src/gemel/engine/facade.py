@@ -204,6 +204,10 @@ class Images(Protocol):
 
     async def prune_build_cache(self, filters: Filters) -> Json: ...
 
+    def remote_tar(self, url: str) -> tuple[str, AsyncIterator[bytes]]:
+        """An archive that this machine fetches, and words for where from. Raises InvalidInput."""
+        ...
+
     def import_tar(
         self, tar: AsyncIterator[bytes], repo: str, tag: str, message: str, changes: Sequence[str]
     ) -> AsyncIterator[Json]: ...

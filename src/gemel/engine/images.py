@@ -12,7 +12,7 @@ from gemel.engine.core import Core
 from gemel.engine.facade import Filters, Json, Jsons
 from gemel.engine.records import parse_stamp
 from gemel.errors import GemelError
-from gemel.image import inputs
+from gemel.image import inputs, remote
 from gemel.image.reference import familiar
 from gemel.model.image import Image
 
@@ -195,6 +195,10 @@ class Images:
     async def prune_build_cache(self, wanted: Filters) -> Json:
         """POST /build/prune: the cache goes as a whole."""
         return {"CachesDeleted": None, "SpaceReclaimed": await self.store.prune_builds()}
+
+    def remote_tar(self, url: str) -> tuple[str, AsyncIterator[bytes]]:
+        """See facade.Images."""
+        return remote.archive(url)
 
     def import_tar(
         self,

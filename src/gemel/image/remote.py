@@ -88,6 +88,17 @@ async def fetch(tell: Emit, url: str, folder: Path, limits: Limits) -> bool:
         return await threads.call(_placed, cast(BinaryIO, file), folder, limits, url)
 
 
+def archive(url: str) -> tuple[str, AsyncIterator[bytes]]:
+    """An archive at a URL, not fetched yet, and words for where it is. Raises InvalidInput."""
+    url = url if "://" in url else f"http://{url}"  # as dockerd reads fromSrc
+    if not url.lower().startswith(("http://", "https://")) or not _URL.fullmatch(url):
+        raise InvalidInput(
+            f"{shown(url)!r} is no address of an archive",
+            resolution="write an http:// or https:// URL, or send the archive (fromSrc=-)",
+        )
+    return shown(url), _download(url)
+
+
 async def _download(url: str) -> AsyncIterator[bytes]:
     import aiohttp  # its client is needed here only
 

@@ -399,6 +399,12 @@ class MemoryImages:
     async def prune_build_cache(self, filters: Filters) -> Json:
         return {"CachesDeleted": None, "SpaceReclaimed": 0}
 
+    def remote_tar(self, url: str) -> tuple[str, AsyncIterator[bytes]]:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"from " + url.encode()
+
+        return url, pieces()
+
     async def import_tar(
         self, tar: AsyncIterator[bytes], repo: str, tag: str, message: str, changes: Sequence[str]
     ) -> AsyncIterator[Json]:

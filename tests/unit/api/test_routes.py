@@ -242,6 +242,9 @@ async def test_images_travel_both_ways(api: Api) -> None:
     assert api.engine.images.received == b"tar" * 100_000
     await api.call("POST", "/images/create?fromSrc=-&repo=r&tag=t&changes=CMD+x", data=b"tar")
     assert api.engine.images.calls[-1] == ("import", "r", "t", "", ["CMD x"])
+    await api.call("POST", "/images/create?fromSrc=http%3A//a/b&repo=r")
+    assert api.engine.images.calls[-1] == ("import", "r", "", "Imported from http://a/b", [])
+    assert api.engine.images.received == b"from http://a/b"
 
 
 async def test_archive_goes_both_ways_with_its_header(api: Api) -> None:

@@ -248,22 +248,26 @@ def save(app: App, refs: tuple[str, ...], path: str) -> None:
 
 
 @image.command("import")
-@click.argument("source", metavar="FILE|-")
+@click.argument("source", metavar="FILE|URL|-")
 @click.argument("ref", required=False, default="", metavar="[NAME[:TAG]]")
 @click.option("-c", "--change", multiple=True, help="A Dockerfile instruction, e.g. CMD.")
 @click.option("-m", "--message", default="", help="A comment.")
 @pass_app
 def import_(app: App, source: str, ref: str, change: tuple[str, ...], message: str) -> None:
-    """Make an image of one layer from a tar of a file system."""
+    """Make an image of one layer from a tar of a file system.
+
+    A URL is fetched by the engine's machine.
+    """
+    remote = source.startswith(("http://", "https://"))
     name, tag_name = split_reference(ref) if ref else ("", "")
     query = {
-        "fromSrc": "-",
+        "fromSrc": source if remote else "-",
         "repo": name or None,
         "tag": tag_name or None,
         "message": message or None,
         "changes": list(change),
     }
-    with click.open_file(source, "rb") as file:
+    with click.open_file("/dev/null" if remote else source, "rb") as file:
         messages = app.client.stream(
             "POST",
             "/images/create",
