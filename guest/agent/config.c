@@ -297,6 +297,29 @@ static bool note_bindfile(const struct record *record, char *error, size_t size)
 	return done;
 }
 
+/* A disk with a file system of its own, of which one folder is shown. Mounted once. */
+static bool note_volume(const struct record *record, char *error, size_t size)
+{
+	struct mount_entry entry = {.kind = MOUNT_SHARE};
+	char *device = record_text(record, 1), *inside = record_text(record, 2), folder[256];
+	bool done = device && inside && strlen(device) < 64 && !strchr(device, '/') &&
+		    *inside && *inside != '.' && !strchr(inside, '/');
+
+	errno = EINVAL;
+	entry.target = record_text(record, 3);
+	entry.options = strdup("");
+	if (done)
+		snprintf(folder, sizeof folder, VOLUMES "/%s", device);
+	if (done && access(folder, F_OK) < 0)
+		done = mount_disk(device, folder, "ext4", 0, error, size);
+	done = done && asprintf(&entry.source, "%s/%s", folder, inside) > 0 &&
+	       make_folders(entry.source, 0755) && entry.target && entry.options &&
+	       record_switch(record, 4, &entry.readonly) && add_mount(entry);
+	free(device);
+	free(inside);
+	return done;
+}
+
 static struct mount_entry *find_file(const char *target)
 {
 	for (size_t i = 0; i < config.mount_count; i++)
@@ -417,6 +440,8 @@ static bool apply_once(const struct record *record, char *error, size_t size)
 		return note_mount(record, error, size);
 	if (record_is(record, "bindfile", 4))
 		return note_bindfile(record, error, size);
+	if (record_is(record, "volume", 4))
+		return note_volume(record, error, size);
 	if (record_is(record, "sysctl", 2))
 		return set_sysctl(record, error, size);
 	if (record_is(record, "shm", 1))
@@ -455,9 +480,25 @@ bool config_apply(const uint8_t *data, size_t length, char *error, size_t size)
 	return true;
 }
 
+static void unmount_volumes(void)
+{
+	struct dirent *entry;
+	DIR *folder = opendir(VOLUMES);
+	char path[320];
+
+	while (folder && (entry = readdir(folder))) {
+		snprintf(path, sizeof path, VOLUMES "/%s", entry->d_name);
+		if (*entry->d_name != '.')
+			umount2(path, 0);
+	}
+	if (folder)
+		closedir(folder);
+}
+
 void config_undo(void)
 {
 	sync();
+	unmount_volumes();
 	for (int tries = 0; config.layered && tries < 40; tries++) {
 		umount2(ROOT, 0);
 		if (umount2(LAYER, 0) == 0 || errno == EINVAL)

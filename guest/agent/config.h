@@ -13,6 +13,7 @@
 #define LOWER "/gemel/lower"
 #define LAYER "/gemel/layer"
 #define SHARES "/gemel/shares"
+#define VOLUMES "/gemel/volumes"
 #define FILES "/gemel/files"
 
 enum mount_kind { MOUNT_SHARE, MOUNT_TMPFS, MOUNT_FILE };

@@ -11,7 +11,7 @@
 enum { MAX_DISKS = 8, MAX_TAPS = 32, MAX_SHARES = 64, MAX_BINDS = 16, MAX_GROUPS = 8,
        MAX_CGROUPS = 16, MAX_ARGS = 512, MAX_LAUNCH = 64 << 20 };
 
-struct disk { int fd; const char *path; bool writable; };
+struct disk { int fd; const char *path; bool writable, alone; /* alone: nobody else may have it */ };
 struct tap { int fd; const char *name; };
 struct bind { const char *source, *target; };
 

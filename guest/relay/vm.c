@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -60,6 +61,11 @@ static bool open_devices(struct relay *r, struct opened *o)
             return false;
         }
         keep(o, fd, l->disks[i].fd);
+        if (l->disks[i].alone && flock(fd, LOCK_EX | LOCK_NB) != 0) { /* the VMM keeps it, too */
+            relay_fail(r, "failed", "another micro VM uses the block volume %s",
+                       l->disks[i].path);
+            return false;
+        }
     }
     for (size_t i = 0; i < l->n_taps; i++) {
         int fd = open_tap(l->taps[i].name, l->template);

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -138,3 +140,39 @@ def test_a_volume_of_a_container_and_a_micro_vm_at_once(fresh_engine: EngineProc
             end = time.monotonic() + 60
             while engine.gemel("exec", reader, "cat", path).stdout != f"{writer} {text}\n":
                 assert time.monotonic() < end, "it is not seen"
+
+
+def test_a_block_volume_is_a_disk_of_one_micro_vm_at_a_time(fresh_engine: EngineProcess) -> None:
+    engine = fresh_engine
+    engine.ok("POST", "/volumes/create", {"Name": "disk", "DriverOpts": {"type": "block"}})
+
+    def create(name: str, runtime: str = "microvm", target: str = "/data") -> tuple[int, object]:
+        host = {"Runtime": runtime, "Binds": [f"disk:{target}"]}
+        request = {"Image": IMAGE, "Cmd": ["sleep", "1000"], "HostConfig": host}
+        return engine.call("POST", f"/containers/create?name={name}", request)
+
+    # what the image has at the target is in it, as in any new volume
+    assert create("one", target="/etc")[0] == 201
+    engine.ok("POST", "/containers/one/start")
+    told = engine.ok("GET", "/containers/one/json")
+    assert told["Boot"] == "cloned"
+    script = "stat -c %a /etc; ls /etc/passwd; echo kept > /etc/mine; sync /etc/mine; df -T /etc"
+    got = engine.gemel("exec", "one", "sh", "-c", script).stdout
+    assert got.startswith("755\n/etc/passwd\n") and "ext4" in got
+    # nobody else can have it meanwhile: neither a container nor another micro VM
+    status, answer = create("near", "container")
+    assert status >= 400 and "block volume" in str(answer) and "microvm" in str(answer), answer
+    assert create("two")[0] == 201
+    status, answer = engine.call("POST", "/containers/two/start", timeout=120)
+    assert status >= 400 and "another micro VM uses" in str(answer), answer
+    # the disk outlives its VM, also one that is killed, and the instance
+    os.kill(told["State"]["Pid"], signal.SIGKILL)
+    engine.ok("POST", "/containers/one/wait", timeout=60)
+    engine.ok("DELETE", "/containers/one")
+    engine.ok("POST", "/containers/two/start")
+    assert engine.gemel("exec", "two", "cat", "/data/mine").stdout == "kept\n"
+    engine.ok("DELETE", "/containers/two?force=1")
+    (shown,) = [v for v in engine.ok("GET", "/system/df")["Volumes"] if v["Name"] == "disk"]
+    assert 0 < shown["UsageData"]["Size"] < 1 << 30
+    engine.ok("DELETE", "/volumes/disk")
+    assert not (engine.paths.volumes / "disk").exists()

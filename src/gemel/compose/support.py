@@ -243,7 +243,9 @@ TOP: dict[str, Entry] = {
     "networks.*.labels": Entry(),
     "networks.*.name": Entry(),
     "volumes.*.driver": _refused("only local", lambda v: v != "local", "not local"),
-    "volumes.*.driver_opts": Entry(why="binds of a folder (type none, o bind)"),
+    "volumes.*.driver_opts": Entry(
+        why="binds of a folder (type none, o bind); type block: a disk, of one micro VM at a time"
+    ),
     "volumes.*.external": Entry(),
     "volumes.*.labels": Entry(),
     "volumes.*.name": Entry(),

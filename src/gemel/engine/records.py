@@ -143,3 +143,8 @@ class Volume(msgspec.Struct, kw_only=True):
     """Whether an image's content was copied into it (at its first use)."""
     path: str = ""
     """Host folder."""
+
+    @property
+    def block(self) -> bool:
+        """Whether it is a disk of its own, beside ``path``, once a micro VM has used it."""
+        return self.options.get("type") == "block"

@@ -10,7 +10,7 @@ import msgspec
 
 from gemel.engine import otlp, resolve, rotation
 from gemel.engine.core import Core, Once
-from gemel.engine.records import Container, EndpointRecord
+from gemel.engine.records import Container, EndpointRecord, MountPoint
 from gemel.errors import Conflict, NotFound, Unsupported
 from gemel.host import files
 from gemel.model.docker import HostConfig
@@ -178,6 +178,10 @@ def mounts(core: Core, one: Container) -> tuple[Mount, ...]:
             )
             continue
         source = Path(point.source)
+        volume = core.volumes.get(point.name)
+        block = volume is not None and volume.block
+        if block:
+            _check_block(core, one, point)
         if point.subpath:
             source = _subpath(source, point.subpath)
         result.append(
@@ -187,9 +191,23 @@ def mounts(core: Core, one: Container) -> tuple[Mount, ...]:
                 source=source,
                 readonly=point.readonly,
                 volume=point.name,
+                block=block,
             )
         )
     return tuple(result)
+
+
+def _check_block(core: Core, one: Container, point: MountPoint) -> None:
+    if not core.runtime(one).capabilities.block_volumes:
+        raise Unsupported(
+            f"the volume {point.name} is a block volume (driver option type: block), a disk that"
+            f" no {one.runtime.value} can have",
+            details=f"container {one.name}",
+            resolution="run this service with runtime: microvm; or copy what is in the volume"
+            " with `gemel cp` into one without that option, which all can share",
+        )
+    if point.subpath:
+        raise Unsupported(f"a folder of the block volume {point.name} cannot be mounted alone")
 
 
 def _subpath(source: Path, sub: str) -> Path:

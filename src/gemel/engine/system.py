@@ -144,7 +144,8 @@ class System:
         images = await Images(core).list(True, {})
         volumes = []
         for volume in core.volumes.values():
-            size = await asyncio.to_thread(disk_use, volume.path)
+            place = os.path.dirname(volume.path) if volume.block else volume.path
+            size = await asyncio.to_thread(disk_use, place)
             users = sum(
                 1 for c in core.containers.values() if any(m.name == volume.name for m in c.mounts)
             )

@@ -28,7 +28,8 @@ async def make(
     """Makes a volume. Raises InvalidInput, Unsupported."""
     path = core.paths.volumes / name / "_data"
     options = options or {}
-    if options:
+    block = options == {"type": "block"}
+    if options and not block:
         path = _bound(options)
     else:
         await asyncio.to_thread(_make_folder, path)
@@ -42,7 +43,7 @@ async def make(
         options=options,
         anonymous=anonymous,
         path=str(path),
-        filled=bool(options),
+        filled=bool(options) and not block,
     )
     core.volumes[name] = volume
     await core.store.put("volume", name, volume)
@@ -60,7 +61,8 @@ def _bound(options: dict[str, str]) -> Path:
     flags = options.get("o", "").split(",")
     if options.get("type", "none") not in ("none", "bind") or "bind" not in flags:
         raise Unsupported(
-            "of the local driver's options gemel carries out type=none, o=bind, device=FOLDER only",
+            "of the local driver's options gemel carries out type=none, o=bind, device=FOLDER"
+            " and, alone, type=block",
             details=str(options),
         )
     path = Path(options.get("device", ""))
@@ -73,7 +75,7 @@ async def delete(core: Core, volume: Volume) -> None:
     """Removes a volume and, unless it is a bound folder, its content."""
     core.volumes.pop(volume.name, None)
     await core.store.delete("volume", [volume.name])
-    if not volume.options:
+    if not volume.options or volume.block:
         await asyncio.to_thread(files.remove, core.paths.volumes / volume.name)
     core.events.emit("volume", "destroy", volume.name, {"driver": "local"})
 

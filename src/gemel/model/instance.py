@@ -60,6 +60,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[str, ...] = ()
     volume: str = ""
     """Name of the volume that ``source`` belongs to, or empty."""
+    block: bool = False
+    """A volume that is a disk of its own, of one micro VM at a time."""
 
 
 class Ulimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,6 +248,7 @@ class Toolbox(msgspec.Struct, frozen=True, kw_only=True):
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a runtime can do; the engine asks these, never which runtime it is."""
 
+    block_volumes: bool = False
     host_network: bool
     shared_namespaces: bool
     devices: bool

@@ -114,6 +114,25 @@ def test_a_clone_gets_its_shares_when_it_runs() -> None:
     assert handlers == ["virtio-mmio-bus.1", "virtio-mmio-bus.2"]
 
 
+def test_block_volumes_are_disks_of_one_vm_that_a_clone_gets_later() -> None:
+    volume = Disk(Path("/v/data/disk.ext4"), "volume0", True)
+    machine = msgspec.structs.replace(SHARING, volumes=(volume,))
+    cold = " ".join(qemu_arguments(machine))
+    assert "virtio-blk-device,drive=disk2,serial=volume0" in cold
+    restored = " ".join(qemu_arguments(machine, snapshot="restore"))
+    assert "node-name=disk2" in restored and "volume0" not in restored
+    added = json.loads(list(plug_commands(machine))[-1])["arguments"]
+    assert (added["drive"], added["serial"], added["bus"]) == (
+        *("disk2", "volume0"),
+        "virtio-mmio-bus.3",
+    )
+    # without file servers the template's memory is shared, copy-on-write
+    alone = msgspec.structs.replace(PLAIN, volumes=(volume,))
+    assert "share=off" in " ".join(qemu_arguments(alone, snapshot="restore"))
+    with pytest.raises(InvalidInput, match="no room for 7 block volumes"):
+        qemu_arguments(msgspec.structs.replace(PLAIN, volumes=(volume,) * 7))
+
+
 @pytest.mark.parametrize(
     ("shares", "nics", "word"), [(0, 20, ""), (12, 7, ""), (13, 0, "more than 12"), (1, 20, "room")]
 )

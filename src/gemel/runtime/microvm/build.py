@@ -47,6 +47,7 @@ async def machine(paths: Paths, tools: Tools, kvm: bool, spec: InstanceSpec) -> 
         disks=setup.disks(spec, await disks.ensure_layer(paths, spec.layer)),
         nics=tuple(Nic(nic.host, nic.mac) for nic in spec.network.interfaces),
         shares=shares,
+        volumes=setup.volumes(spec, await disks.ensure_volumes(paths, spec)),
     )
     check(made)
     return made
@@ -77,7 +78,7 @@ def _kinds(spec: InstanceSpec) -> dict[Path, bool]:
     """Whether each bind's source is a folder. Raises NotFound, Unsupported."""
     kinds: dict[Path, bool] = {}
     for mount in spec.mounts:
-        if mount.kind is not MountKind.BIND or mount.source is None:
+        if mount.kind is not MountKind.BIND or mount.source is None or mount.block:
             continue
         if mount.source.is_dir():
             kinds[mount.source] = True

@@ -90,6 +90,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     shares: tuple[Share, ...] = ()
+    volumes: tuple[Disk, ...] = ()
+    """Block volumes: disks that a clone gets once it runs."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,19 +125,26 @@ def guest_cpus(cpus: float | None, kvm: bool, host_cpus: int) -> int:
 
 def check(machine: Machine) -> None:
     """Raises InvalidInput for more devices than the machine has slots."""
-    used = len(machine.disks) + len(machine.nics) + len(machine.shares) + 2
+    plugged = len(machine.shares) + len(machine.volumes)
+    used = len(machine.disks) + len(machine.nics) + plugged + 2
+    if len(machine.disks) + len(machine.volumes) > MEMORY_FD - FIRST_DISK_FD:
+        raise InvalidInput(
+            f"a micro VM has no room for {len(machine.volumes)} block volumes",
+            details=f"it has room for {MEMORY_FD - FIRST_DISK_FD - len(machine.disks)}",
+        )
     if used > SLOTS:
         raise InvalidInput(
             f"a micro VM has room for {SLOTS} devices, this one needs {used}",
             details=f"{len(machine.disks)} disks, {len(machine.nics)} networks, "
-            f"{len(machine.shares)} bind mounts and volumes, 1 channel, 1 balloon",
+            f"{plugged} bind mounts and volumes, 1 channel, 1 balloon",
             resolution="mount a common parent folder, or use runtime: container",
         )
 
 
 def why_no_clone(machine: Machine) -> str | None:
     """Why this machine cannot be a clone, if its shares have no room in the spare slots."""
-    shares, others = len(machine.shares), len(machine.disks) + len(machine.nics) + 2
+    shares = len(machine.shares) + len(machine.volumes)
+    others = len(machine.disks) + len(machine.nics) + 2
     if shares > SPARE:
         return f"it has more than {SPARE} bind mounts and volumes"
     if shares and FIRST + shares + others > SLOTS:
@@ -188,25 +197,24 @@ def _control(snapshot: str) -> Iterator[str]:
 
 
 def _devices(machine: Machine, *, plugged: bool) -> Iterator[str]:
-    """plugged: the shares come later, by ``plug_commands``."""
+    """plugged: shares and volumes come later, by ``plug_commands``."""
     for number, disk in enumerate(machine.disks):
-        readonly = "off" if disk.writable else "on"
-        discard = "unmap" if disk.writable else "ignore"
-        yield from ("-add-fd", f"fd={FIRST_DISK_FD + number},set={number}")
-        yield "-blockdev"
-        yield (
-            f"driver=raw,node-name=disk{number},read-only={readonly},discard={discard},"
-            f"file.driver=file,file.filename=/dev/fdset/{number},file.locking=off"
-        )
+        yield from _block(number, disk)
         yield from ("-device", f"virtio-blk-device,drive=disk{number},serial={disk.serial}")
     for number, nic in enumerate(machine.nics):
         yield from ("-netdev", f"tap,id=net{number},fd={FIRST_TAP_FD + number},vhost=off")
         yield from ("-device", f"virtio-net-device,netdev=net{number},mac={nic.mac}")
+    for number, disk in enumerate(machine.volumes, len(machine.disks)):
+        yield from _block(number, disk)
+        if not plugged:
+            yield from ("-device", f"virtio-blk-device,drive=disk{number},serial={disk.serial}")
     for number, share in enumerate(machine.shares):
         yield from ("-chardev", f"socket,id=share{number},fd={FIRST_SHARE_FD + number}")
         if not plugged:
             yield from ("-device", f"vhost-user-fs-device,chardev=share{number},tag={share.tag}")
-    if plugged and machine.shares:  # of the guest's, nobody has told it of this one
+    if plugged and (
+        machine.shares or machine.volumes
+    ):  # of the guest's, nobody has told it of this one
         yield from ("-device", f"virtio-scsi-device,id={_PLUG},bus=virtio-mmio-bus.0")
     yield from ("-device", "virtio-serial-device", "-chardev", f"socket,id=agent,fd={AGENT_FD}")
     yield from ("-device", f"virtserialport,chardev=agent,name={PORT_NAME}")
@@ -214,19 +222,37 @@ def _devices(machine: Machine, *, plugged: bool) -> Iterator[str]:
     yield from ("-device", "virtio-balloon-device,free-page-reporting=on")
 
 
+def _block(number: int, disk: Disk) -> Iterator[str]:
+    readonly = "off" if disk.writable else "on"
+    discard = "unmap" if disk.writable else "ignore"
+    yield from ("-add-fd", f"fd={FIRST_DISK_FD + number},set={number}")
+    yield "-blockdev"
+    yield (
+        f"driver=raw,node-name=disk{number},read-only={readonly},discard={discard},"
+        f"file.driver=file,file.filename=/dev/fdset/{number},file.locking=off"
+    )
+
+
 def plug_commands(machine: Machine) -> Iterator[str]:
-    """QMP commands that put the shares into a running clone's spare slots, one a line.
+    """QMP commands that put shares and volumes into a running clone's spare slots, one a line.
 
     A virtio-mmio slot takes no device while the VM runs unless it has someone who is asked
     about it; a SCSI bus is one who agrees to everything.
     """
-    for number, share in enumerate(machine.shares):
-        bus = f"virtio-mmio-bus.{FIRST + number}"
+    devices = [
+        {"driver": "vhost-user-fs-device", "chardev": f"share{number}", "tag": share.tag}
+        for number, share in enumerate(machine.shares)
+    ]
+    devices += [
+        {"driver": "virtio-blk-device", "drive": f"disk{number}", "serial": disk.serial}
+        for number, disk in enumerate(machine.volumes, len(machine.disks))
+    ]
+    for slot, device in enumerate(devices, FIRST):
+        bus = f"virtio-mmio-bus.{slot}"
         handler = {"path": bus, "property": "hotplug-handler", "value": f"{_PLUG}.0"}
-        device = {"driver": "vhost-user-fs-device", "id": share.tag, "bus": bus}
-        device |= {"chardev": f"share{number}", "tag": share.tag}
         yield json.dumps({"execute": "qom-set", "arguments": handler})
-        yield json.dumps({"execute": "device_add", "arguments": device})
+        arguments = device | {"id": f"plugged{slot}", "bus": bus}
+        yield json.dumps({"execute": "device_add", "arguments": arguments})
 
 
 def file_server_arguments(server: FileServer, folder: Path) -> list[str]:
@@ -297,6 +323,8 @@ def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
     for number, disk in enumerate(machine.disks):
         access = "rw" if disk.writable else "ro"
         yield ("disk", str(FIRST_DISK_FD + number), str(disk.path), access)
+    for number, disk in enumerate(machine.volumes, FIRST_DISK_FD + len(machine.disks)):
+        yield ("disk", str(number), str(disk.path), "alone")
     for number, nic in enumerate(machine.nics):
         yield ("tap", str(FIRST_TAP_FD + number), nic.tap)
     yield from _share_records(machine, job)
@@ -323,7 +351,7 @@ def _clone_records(machine: Machine, job: Job) -> Iterator[Record]:
         yield ("bind", str(job.discard), "discard.so")
         yield ("preload", "/discard.so")
     yield ("clone-run", *qemu_arguments(machine, snapshot="restore"))
-    if machine.shares:
+    if machine.shares or machine.volumes:
         yield ("plug", "".join(f"{line}\n" for line in plug_commands(machine)))
 
 

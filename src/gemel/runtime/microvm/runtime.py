@@ -73,6 +73,7 @@ class MicroVmRuntime:
 
     name = RuntimeName.MICROVM
     capabilities = Capabilities(
+        block_volumes=True,
         host_network=False,
         shared_namespaces=False,
         devices=False,

@@ -38,13 +38,26 @@ def shares(spec: InstanceSpec, is_folder: Mapping[Path, bool]) -> tuple[Share, .
     """One for each bind mount, in the order in which they are mounted."""
     found = []
     for number, mount in enumerate(_ordered(spec)):
-        if mount.kind is not MountKind.BIND or mount.source is None:
+        if mount.kind is not MountKind.BIND or mount.source is None or mount.block:
             continue
         name = "" if is_folder[mount.source] else mount.source.name
         # a volume is changed by services alone; where all is read-only the agent can do nothing
         watched = not mount.volume and not mount.readonly
         found.append(Share(f"share{number}", mount.source, name, mount.readonly, watched))
     return tuple(found)
+
+
+def volumes(spec: InstanceSpec, paths: Mapping[Path, Path]) -> tuple[Disk, ...]:
+    """The disks of block volumes. paths: by the volumes' folders."""
+    return tuple(
+        Disk(paths[folder], serial, writable=True) for folder, serial in _volume_serials(spec)
+    )
+
+
+def _volume_serials(spec: InstanceSpec) -> list[tuple[Path, str]]:
+    """Each block volume's folder once, and its disk's serial."""
+    folders = dict.fromkeys(m.source for m in spec.mounts if m.block and m.source is not None)
+    return [(folder, f"volume{number}") for number, folder in enumerate(folders)]
 
 
 def _ordered(spec: InstanceSpec) -> list[Mount]:
@@ -70,10 +83,17 @@ def config_records(
     if spec.security.readonly_rootfs:
         yield ("readonly-root",)
     yield ("shm", str(spec.resources.shm_size))
-    for number in range(min(len(shares(spec, is_folder)), SPARE)):
+    plugged = len(shares(spec, is_folder)) + len(_volume_serials(spec))
+    for number in range(min(plugged, SPARE)):
         yield ("slot", str(FIRST + number))
+    serials = dict(_volume_serials(spec))
     for number, mount in enumerate(_ordered(spec)):
-        yield _mount(number, mount, is_folder)
+        if mount.block and mount.source is not None:
+            device = f"serial:{serials[mount.source]}"
+            readonly = _switch(mount.readonly)
+            yield ("volume", device, mount.source.name, mount.target, readonly)
+        else:
+            yield _mount(number, mount, is_folder)
     for file in spec.files:
         yield _file(file, contents[file.source])
     # memory is promised freely, as on a host with much of it: a VM's is small, and the

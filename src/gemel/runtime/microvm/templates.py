@@ -270,7 +270,7 @@ def _empty_guest(memory: int) -> Guest:
 def _template_machine(machine: Machine, folder: Path) -> Machine:
     """The same machine, with disks of the fixed size that hold nothing, and taps of its own.
 
-    It has no shares: a clone's are in slots that are empty here.
+    It has no shares and volumes: a clone's are in slots that are empty here.
     """
     made = []
     for disk in machine.disks:
@@ -279,7 +279,7 @@ def _template_machine(machine: Machine, folder: Path) -> Machine:
         os.truncate(path, disks.SIZE)
         made.append(Disk(path, disk.serial, disk.writable))
     nics = tuple(Nic(f"gt{n}", f"02:00:00:00:00:{n:02x}") for n in range(len(machine.nics)))
-    return msgspec.structs.replace(machine, disks=tuple(made), nics=nics, shares=())
+    return msgspec.structs.replace(machine, disks=tuple(made), nics=nics, shares=(), volumes=())
 
 
 def _text(error: BaseException) -> str:
