@@ -1,4 +1,4 @@
-"""Routes of debug sessions."""
+"""Routes of debug sessions and crash reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from aiohttp import web
 
 from gemel.api import decode
 from gemel.api.call import Call
-from gemel.api.respond import empty, json_response
+from gemel.api.respond import close_iterator, empty, json_response
 from gemel.api.routing import Router
 from gemel.api.streams import parse_detach_keys
 from gemel.model.docker import DebugCreate
@@ -35,8 +35,33 @@ async def start(call: Call) -> web.StreamResponse:
     return empty()
 
 
+async def reports(call: Call) -> web.StreamResponse:
+    """GET /gemel/reports"""
+    return json_response(await call.engine.reports.list())
+
+
+async def report(call: Call) -> web.StreamResponse:
+    """GET /gemel/reports/{id}: one report whole"""
+    return json_response(await call.engine.reports.show(call.args["id"]))
+
+
+async def archive(call: Call) -> web.StreamResponse:
+    """GET /gemel/reports/{id}/archive: one report as a zip"""
+    pieces = await call.engine.reports.archive(call.args["id"])
+    try:
+        response = await call.begin("application/zip")
+        async for piece in pieces:
+            await response.write(piece)
+        return response
+    finally:
+        await close_iterator(pieces)
+
+
 def add_routes(router: Router) -> None:
     """Adds the routes of this file."""
     router.add("POST", "/gemel/debug/toolbox", prepare)
+    router.add("GET", "/gemel/reports", reports)
+    router.add("GET", "/gemel/reports/{id}", report)
+    router.add("GET", "/gemel/reports/{id}/archive", archive)
     router.add("POST", "/gemel/containers/{id}/start-debug", start)
     router.add("POST", "/gemel/containers/{id}/debug", create)

@@ -76,7 +76,7 @@ async def stop(call: Call) -> web.StreamResponse:
 
 async def why(call: Call) -> web.StreamResponse:
     """GET /gemel/containers/{id}/why: what explains its state"""
-    return json_response(await call.engine.observing.why(call.args["id"]))
+    return json_response(await call.engine.reports.why(call.args["id"]))
 
 
 async def metrics(call: Call) -> web.StreamResponse:

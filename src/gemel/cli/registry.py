@@ -50,6 +50,7 @@ INSIDE: Table = {
     "dashboard": Entry(
         "dashboard", "dashboard", "Open the dashboard: services, map, calls, logs, terminals"
     ),
+    "report": Entry("report", "report", "Crash reports: list them, pack one"),
     "traffic": Entry("traffic", "traffic", "Show the calls between services"),
     "traces": Entry("traces", "traces", "List what was done for requests, across services"),
     "trace": Entry("traces", "trace", "Draw a request's way through the services"),

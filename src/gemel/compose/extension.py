@@ -8,6 +8,7 @@ x-gemel:
     service: orders        # of grpc
     interval: 2s           # timeout, retries, start_period, start_interval: as in healthcheck
   restart-on-unhealthy: true
+  core: true               # a crash may dump core (see debugging.md)
   isolation: strong        # runtime: auto takes a micro VM for it
   otel: false              # the service is not told where OTLP is taken
   drain: 5s                # of an update: at most so long for open connections to end
@@ -27,13 +28,13 @@ from gemel.model.choice import ISOLATION_LABEL, STRONG
 from gemel.model.image import HealthConfig
 
 Json = dict[str, Any]
-KEYS = ("healthcheck", "restart-on-unhealthy", "drain", "isolation", "snapshot", "otel")
+KEYS = ("healthcheck", "restart-on-unhealthy", "core", "drain", "isolation", "snapshot", "otel")
 HOOKS = ("post_start", "pre_stop")
 HOOKS_LABEL = "gemel.hooks"
 PROBES = ("http", "tcp", "grpc")
 TIMES = ("interval", "timeout", "start_period", "start_interval")
 HEALTH_KEYS = (*PROBES, "port", "expect", "service", *TIMES, "retries")
-LABELS = {"restart-on-unhealthy": "gemel.restart-on-unhealthy"}
+LABELS = {"restart-on-unhealthy": "gemel.restart-on-unhealthy", "core": "gemel.core"}
 
 
 def problems(value: Any) -> Iterator[tuple[Path, str]]:
@@ -46,8 +47,9 @@ def problems(value: Any) -> Iterator[tuple[Path, str]]:
     for key in value:
         if key not in KEYS:
             yield (key,), f'unknown key "{key}" of x-gemel{nearest(key, KEYS)}'
-    if value.get("restart-on-unhealthy", False) not in (True, False):
-        yield ("restart-on-unhealthy",), "restart-on-unhealthy must be true or false"
+    for key in LABELS:
+        if value.get(key, False) not in (True, False):
+            yield (key,), f"{key} must be true or false"
     if value.get("isolation", STRONG) != STRONG:
         yield ("isolation",), f'isolation can only be "{STRONG}"'
     if value.get("otel", True) not in (True, False):

@@ -195,6 +195,7 @@ SERVICE: dict[str, Entry] = {
     "x-gemel.drain": Entry(why="what is open then ends with the old instance"),
     "x-gemel.healthcheck": Entry(why="HTTP, TCP and gRPC from outside; see compose.md"),
     "x-gemel.restart-on-unhealthy": Entry(),
+    "x-gemel.core": Entry(),
 }
 
 BUILD = "Keys of build: see below."

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gemel.engine import balancing
 from gemel.engine.events import Events
@@ -21,13 +21,32 @@ from gemel.engine.state import Store
 from gemel.errors import Conflict, GemelError, NotFound
 from gemel.image.store import ImageStore
 from gemel.model.docker import HostConfig
-from gemel.model.instance import RuntimeName
+from gemel.model.instance import Exit, RuntimeName
 from gemel.model.network import Endpoint, NetworkInfo, PublishedPort
 from gemel.model.paths import Paths
 from gemel.net.manager import NetworkManager
 from gemel.runtime.base import Runtime
 
 log = logging.getLogger("gemel.engine")
+
+
+class Witness(Protocol):
+    """Is told what becomes of containers. Nothing of it raises."""
+
+    def started(self, one: Container) -> None:
+        """It runs."""
+        ...
+
+    async def ended(self, one: Container, exit: Exit, asked: bool) -> None:
+        """It has ended, and what is left of its run is still there. Comes back soon.
+
+        asked: somebody wanted that end.
+        """
+        ...
+
+    def sick(self, one: Container) -> None:
+        """Its health check says for the first time that it is unhealthy."""
+        ...
 
 
 class Once(NamedTuple):
@@ -135,6 +154,7 @@ class Core:
         """Whether services find an OTLP endpoint at the gateways of their networks."""
         self.promised: set[tuple[str, str]] = set()
         """Network id and address of containers that are being made, not kept yet."""
+        self.witness: Witness | None = None
         self.generation = 0
         """Grows with every change of a container that somebody may see."""
         self.started = time.time()

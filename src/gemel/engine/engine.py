@@ -18,6 +18,7 @@ from gemel.engine.lifecycle import Lifecycle
 from gemel.engine.networks import Networks
 from gemel.engine.observing import Observing
 from gemel.engine.records import Container, Volume
+from gemel.engine.reporting.reports import Reports
 from gemel.engine.system import System
 from gemel.engine.tracing import Tracing
 from gemel.engine.volumes import Volumes
@@ -53,6 +54,7 @@ class Engine:
         self.tracing = Tracing(core, self.observing)
         self.faults = Faults(core)
         self.debugging = Debugging(core, self.lifecycle)
+        self.reports = Reports(core, self.observing.traffic)
         self.dashboard = Dashboard(core)
         self.system = System(core, self.stopped.set)
 
@@ -91,6 +93,7 @@ class Engine:
             await balancing.refresh(core),
         )
         await engine.faults.prepare()
+        await engine.reports.prepare()
         await engine._adopt()
         await engine.comparing.prepare()
         return engine
@@ -134,6 +137,7 @@ class Engine:
         """Ends the engine; instances go on running."""
         core = self.core
         left = self.busy
+        await self.reports.close()
         await self.tracing.close()
         await self.dashboard.close()
         await self.observing.close()

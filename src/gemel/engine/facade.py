@@ -283,10 +283,6 @@ class Observing(Protocol):
         """Prometheus' text format."""
         ...
 
-    async def why(self, ref: str) -> Json:
-        """What explains the state of an instance."""
-        ...
-
 
 class Tracing(Protocol):
     """Calls and OpenTelemetry's data, joined to traces."""
@@ -346,6 +342,21 @@ class Dashboard(Protocol):
     async def stop(self) -> bool: ...
 
 
+class Reports(Protocol):
+    """What is kept of instances that failed."""
+
+    async def list(self) -> Jsons: ...
+    async def show(self, id: str) -> Json: ...
+
+    async def archive(self, id: str) -> AsyncIterator[bytes]:
+        """One as a zip; what is wrong is raised before the iterator is there."""
+        ...
+
+    async def why(self, ref: str) -> Json:
+        """What explains the state of an instance, with its report and what has changed."""
+        ...
+
+
 class Engine(Protocol):
     """The whole."""
 
@@ -360,4 +371,5 @@ class Engine(Protocol):
     faults: Faults
     comparing: Comparing
     debugging: Debugging
+    reports: Reports
     dashboard: Dashboard

@@ -92,6 +92,8 @@ async def _once(core: Core, one: Container, check: HealthConfig, begun: float) -
     if state.health != before:
         await core.sync_names()
         core.emit(one, f"health_status: {state.health}")
+        if state.health == "unhealthy" and core.witness is not None:
+            core.witness.sick(one)
     await core.save(one)
 
 

@@ -93,6 +93,8 @@ class Lifecycle:
         await self.core.save(one)
         self.core.emit(one, "start")
         self._watch(one)
+        if self.core.witness is not None:
+            self.core.witness.started(one)
 
     async def _bring_up(self, one: Container, live: Live) -> None:
         core = self.core
@@ -193,9 +195,12 @@ class Lifecycle:
         state.oom = exit.oom
         state.error = exit.error
         state.finished_at = stamp(int(exit.finished_at * 1e9))
+        asked = live.stopping or live.again
         again = not live.stopping and (live.again or self._again(one, exit))
         live.again = False
         state.status = "restarting" if again else "exited"
+        if self.core.witness is not None:
+            await self.core.witness.ended(one, exit, asked)
         state.health = ""
         await self._release(one)
         live.stopped()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 
-from gemel.engine import balancing, metrics, spec, why
+from gemel.engine import balancing, metrics, spec
 from gemel.engine.core import Core, log
 from gemel.engine.facade import Json
 from gemel.engine.peers import peer
@@ -70,10 +70,6 @@ class Observing:
             details="only those of late are kept, while the recording goes on",
             resolution="`gemel traffic` lists them",
         )
-
-    async def why(self, ref: str) -> Json:
-        """What explains the state of an instance. Raises NotFound."""
-        return await why.explain(self.core, self.traffic, self.core.container(ref))
 
     async def metrics(self) -> str:
         """Prometheus' text format."""

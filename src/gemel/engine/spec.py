@@ -23,6 +23,8 @@ from gemel.model.instance import (
     MountKind,
     Network,
     Process,
+    Resources,
+    Ulimit,
 )
 from gemel.net.resolv import hosts_file, resolv_conf
 
@@ -306,7 +308,7 @@ def build(
         domainname=one.request.domainname,
         mounts=mounts(core, one),
         files=write_files(core, one) if write else (),
-        resources=resolve.resources(host),
+        resources=_resources(one, host),
         security=resolve.security(host),
         network=network(core, one, namespace) if write else Network(namespace=namespace),
         devices=tuple(
@@ -318,7 +320,7 @@ def build(
             for d in host.devices or []
         ),
         device_rules=tuple(resolve.device_rule(r) for r in host.device_cgroup_rules or []),
-        sysctls=tuple((host.sysctls or {}).items()),
+        sysctls=(*_core_pattern(core, one), *(host.sysctls or {}).items()),
         init=bool(host.init),
         pid_mode=pid_mode,
         ipc_mode=ipc_mode if ipc_mode not in ("private", "shareable", "none") else "",
@@ -327,6 +329,26 @@ def build(
         log_size=rotation.limits(one).size,
         labels=tuple((one.request.labels or {}).items()),
     )
+
+
+def _dumps_core(one: Container) -> bool:
+    return (one.request.labels or {}).get("gemel.core") == "true"
+
+
+def _resources(one: Container, host: HostConfig) -> Resources:
+    """Limits; a core dump may be of any size where one is asked for."""
+    found = resolve.resources(host)
+    if not _dumps_core(one) or any(limit.name == "core" for limit in found.ulimits):
+        return found
+    limits = (*found.ulimits, Ulimit(name="core", soft=-1, hard=-1))
+    return msgspec.structs.replace(found, ulimits=limits)
+
+
+def _core_pattern(core: Core, one: Container) -> tuple[tuple[str, str], ...]:
+    """Where a guest's kernel writes core dumps. That of containers is the host's: left alone."""
+    if not _dumps_core(one) or core.runtime(one).capabilities.shares_kernel:
+        return ()
+    return (("kernel.core_pattern", "/core.%e.%p"),)
 
 
 def once(full: InstanceSpec, how: Once) -> InstanceSpec:

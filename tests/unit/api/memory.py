@@ -535,9 +535,6 @@ class MemoryObserving:
     async def metrics(self) -> str:
         return "gemel_up 1\n"
 
-    async def why(self, ref: str) -> Json:
-        return {"Name": (await self.containers.inspect(ref))["Name"]}
-
 
 class MemoryTracing:
     """Two traces are always there."""
@@ -622,6 +619,32 @@ class MemoryDashboard:
         return was
 
 
+class MemoryReports:
+    """One report."""
+
+    def __init__(self, containers: MemoryContainers) -> None:
+        self.containers = containers
+
+    async def list(self) -> Jsons:
+        return [{"Id": "1"}]
+
+    async def show(self, id: str) -> Json:
+        if id != "1":
+            raise NotFound(f"there is no report {id}")
+        return {"Id": id}
+
+    async def archive(self, id: str) -> AsyncIterator[bytes]:
+        await self.show(id)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"PK"
+
+        return pieces()
+
+    async def why(self, ref: str) -> Json:
+        return {"Name": (await self.containers.inspect(ref))["Name"]}
+
+
 class MemoryEngine:
     def __init__(self) -> None:
         self.containers = MemoryContainers()
@@ -635,4 +658,5 @@ class MemoryEngine:
         self.faults = MemoryFaults()
         self.comparing = MemoryComparing()
         self.debugging = MemoryDebugging(self.containers)
+        self.reports = MemoryReports(self.containers)
         self.dashboard = MemoryDashboard()

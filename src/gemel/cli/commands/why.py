@@ -39,6 +39,11 @@ def lines(entry: dict[str, Any]) -> list[str]:
     title = paint(entry["Name"], "bold")
     shown = [f"{title} ({entry['Runtime']}) {entry['Headline']}"]
     shown += [f"  {_clean(reason)}" for reason in entry["Reasons"]]
+    if entry.get("Memory"):
+        shown.append(f"  memory: {entry['Memory']}")
+    if entry.get("SinceGood"):
+        shown += ["", paint("otherwise since it last worked:", "dim")]
+        shown += [f"  {_clean(line)}" for line in entry["SinceGood"]]
     if entry["Log"]:
         shown += ["", paint("last lines of its log:", "dim")]
         shown += [f"  {_clean(line)}" for line in entry["Log"]]
@@ -48,6 +53,8 @@ def lines(entry: dict[str, Any]) -> list[str]:
     if entry["Changed"]:
         shown += ["", paint("what happened:", "dim")]
         shown += [f"  {_clock(one['Time'])}  {_clean(one['What'])}" for one in entry["Changed"]]
+    if entry.get("Report"):
+        shown += ["", f"a report is kept: gemel report {entry['Name']} -o report.zip"]
     return shown
 
 
