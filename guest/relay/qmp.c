@@ -89,7 +89,10 @@ static void take_line(struct relay *r, const char *line)
 {
     bool told = strstr(line, "\"MIGRATION\"") != NULL;
     if (strstr(line, "\"error\":") || (told && strstr(line, "\"failed\""))) {
-        relay_fail(r, "failed", "the VMM refuses: %s", line);
+        if (r->plugging)
+            relay_fail(r, "failed", "the VMM takes no device while it runs: %s", line);
+        else
+            relay_fail(r, "failed", "the VMM refuses: %s", line);
     } else if (told && strstr(line, "\"completed\"") && r->launch.template && r->saving) {
         snprintf(r->last_words, sizeof r->last_words, "started %d\n", (int)r->vmm);
         r->state = DONE;

@@ -323,7 +323,7 @@ async def test_clients_that_break_rules_are_dropped(fake: Fake) -> None:
     [
         ("good", ""),
         ("plugged", ""),
-        ("unplugged", "refuses"),
+        ("unplugged", "takes no device while it runs"),
         ("mute", "did not answer"),
         ("dies", "ended by itself"),
         ("refused", "refuses"),

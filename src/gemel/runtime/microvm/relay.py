@@ -16,6 +16,8 @@ from gemel.runtime.microvm.channel import connect, start_error
 from gemel.runtime.microvm.machine import Job, Machine, relay_records
 from gemel.runtime.microvm.protocol import ErrorKind, encode_records
 
+#: How the reason begins why a VM was booted cold, if only its shares kept it from being cloned.
+NOT_PLUGGED = "the VMM takes no device while it runs"
 #: The relay has ended all of its processes this long after its last word, in seconds.
 END_TIMEOUT = 15.0
 

@@ -59,7 +59,7 @@ from gemel.runtime.microvm.protocol import (
     encode_u32,
     message,
 )
-from gemel.runtime.microvm.templates import Kind, Templates, kind_of
+from gemel.runtime.microvm.templates import RETRY, Kind, Templates, kind_of
 from gemel.runtime.microvm.tools import Tools, find_tools
 
 log = logging.getLogger("gemel.microvm")
@@ -95,6 +95,7 @@ class MicroVmRuntime:
         self._left: set[channel.Session] = set()
         self._debugging = debugging.Debugging()
         self.templates = Templates(paths, self._limits)
+        self._not_plugged = (0.0, "")
         self._ahead: set[asyncio.Task[Any]] = set()
         self._idle = IdleVms(paths, self._limits, self._machinery)
 
@@ -182,6 +183,9 @@ class MicroVmRuntime:
         """What to clone while the block runs, or None and why the VM boots cold."""
         kind = await asyncio.to_thread(kind_of, tools, machine)
         reason = _why_cold(spec) or why_no_clone(machine)
+        at, refused = self._not_plugged
+        if refused and (machine.shares or machine.volumes) and time.monotonic() - at < RETRY:
+            reason = reason or refused
         if reason is not None:
             yield kind, None, reason
             return
@@ -205,7 +209,9 @@ class MicroVmRuntime:
             files.write(folder / "boot", f"cold {reason}\n".encode())
             return pid
         word, why = await asyncio.to_thread(relay.read_boot, folder)
-        if word != "cloned":  # a cold boot has worked, so it was the template's fault
+        if why.startswith(relay.NOT_PLUGGED):
+            self._not_plugged = (time.monotonic(), why)
+        elif word != "cloned":  # a cold boot has worked, so it was the template's fault
             self.templates.drop(kind, why)
         return pid
 
