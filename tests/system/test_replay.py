@@ -95,3 +95,63 @@ def test_calls_are_kept_and_asked_again(engine: EngineProcess, tmp_path: Path) -
     other = engine.gemel("replay", str(file), "shopclient", check=False)
     assert "no call to shopclient is in the file" in other.stderr
     assert "it holds calls to shopserver" in other.stderr
+
+
+COMPOSE = """
+name: alone
+services:
+  orders:
+    image: test/busybox:latest
+    command: sleep 1000
+    depends_on: {payments: {condition: service_healthy}}
+  payments: {image: no/such/image, healthcheck: {test: [CMD, "true"]}}
+"""
+ASK = (
+    "{ printf 'GET %s HTTP/1.1\\r\\nHost: payments\\r\\n\\r\\n'; sleep 4; } | nc -w 9 payments 8080"
+)
+
+
+def entry(path: str, body: str) -> dict[str, object]:
+    return {
+        "request": {"method": "GET", "url": f"http://payments:8080{path}", "headers": []},
+        "response": {
+            "status": 200,
+            "headers": [{"name": "X-Kind", "value": "kept"}],
+            "content": {"text": body},
+        },
+        "_gemel": {"source": "orders", "target": "payments", "protocol": "http"},
+    }
+
+
+def ask(engine: EngineProcess, folder: Path, path: str) -> str:
+    shell = ASK.replace("%s", path)
+    return engine.gemel("exec", "-T", "orders", "sh", "-c", shell, cwd=folder, check=False).stdout
+
+
+def test_a_service_alone_with_recorded_dependencies(engine: EngineProcess, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    file = tmp_path / "calls.har"
+    kept = {"log": {"version": "1.2", "entries": [entry("/price", "3"), entry("/price", "4")]}}
+    file.write_text(json.dumps(kept))
+    for options, words in (
+        (("up", "-d", "--replay-dependencies", str(file)), "needs the services"),
+        (("up", "-d", "payments", "--replay-dependencies", str(file)), "no call that payments"),
+        (("up", "-d", "orders", "--replay-dependencies", "no.har"), "cannot read"),
+    ):
+        refused = engine.gemel(*options, cwd=tmp_path, check=False)
+        assert refused.returncode != 0 and words in refused.stderr, refused.stderr
+    try:
+        up = engine.gemel("up", "-d", "orders", "--replay-dependencies", str(file), cwd=tmp_path)
+        assert "payments (2 calls)" in up.stderr
+        first, second, third = (ask(engine, tmp_path, "/price") for _ in range(3))
+        assert first.rstrip().endswith("3") and "X-Kind: kept" in first, first
+        assert second.rstrip().endswith("4") and third.rstrip().endswith("4")
+        missing = ask(engine, tmp_path, "/other")
+        assert "501" in missing and "GET /price" in missing
+        assert [s["Name"] for s in engine.ok("GET", "/gemel/replays")["Services"]] == ["payments"]
+    finally:
+        engine.gemel("down", "-t", "0", cwd=tmp_path)
+    deadline = time.monotonic() + 20
+    while engine.ok("GET", "/gemel/replays")["Services"]:
+        assert time.monotonic() < deadline, "it goes on without its network"
+        time.sleep(0.1)

@@ -102,9 +102,9 @@ class Call:
                 raise InvalidInput(f"the request body is larger than {limit >> 20} MiB")
         return bytes(data)
 
-    async def json_body(self, required: bool = True) -> bytes:
+    async def json_body(self, required: bool = True, limit: int = MAX_BODY) -> bytes:
         """The body, checked to be declared as JSON, as dockerd does. Raises InvalidInput."""
-        data = await self.body()
+        data = await self.body(limit)
         kind = self.request.headers.get("Content-Type", "")
         if data.strip() and kind.partition(";")[0].strip().lower() != JSON:
             raise InvalidInput(

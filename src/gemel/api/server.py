@@ -26,6 +26,7 @@ from gemel.api import (
     kernels,
     networks,
     observing,
+    replays,
     system,
     tcp,
     tracing,
@@ -61,7 +62,7 @@ def make_router() -> Router:
     router = Router()
     parts = (
         system, containers, container_streams, execs, images, networks, observing, comparing,
-        tracing, dashboard,
+        tracing, dashboard, replays,
     )  # fmt: skip
     for part in parts:
         part.add_routes(router)

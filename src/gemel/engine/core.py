@@ -152,6 +152,8 @@ class Core:
         """Called when addresses or ports of networks change; they neither wait nor raise."""
         self.otlp = False
         """Whether services find an OTLP endpoint at the gateways of their networks."""
+        self.stand_ins: list[Callable[[], list[Endpoint]]] = []
+        """Names that lead to something else than an instance."""
         self.promised: set[tuple[str, str]] = set()
         """Network id and address of containers that are being made, not kept yet."""
         self.witness: Witness | None = None
@@ -274,8 +276,8 @@ class Core:
 
     # --- the whole of what the network is to hold -----------------------------------
 
-    def endpoints(self) -> list[Endpoint]:
-        """Every running container's endpoints with their names."""
+    def endpoints(self, *, stand_ins: bool = True) -> list[Endpoint]:
+        """Every running container's endpoints with their names, and what stands in for others."""
         result = []
         for one in self.containers.values():
             if not one.state.running:
@@ -297,6 +299,14 @@ class Core:
                         links=self._links(end),
                     )
                 )
+        if stand_ins and self.stand_ins:
+            taken = {(end.network_id, name) for end in result for name in end.names}
+            result += [
+                end
+                for more in self.stand_ins
+                for end in more()
+                if not any((end.network_id, name) in taken for name in end.names)
+            ]
         return result
 
     def _links(self, end: EndpointRecord) -> tuple[tuple[str, str], ...]:

@@ -18,6 +18,7 @@ from gemel.engine.lifecycle import Lifecycle
 from gemel.engine.networks import Networks
 from gemel.engine.observing import Observing
 from gemel.engine.records import Container, Volume
+from gemel.engine.replays import Replays
 from gemel.engine.reporting.reports import Reports
 from gemel.engine.system import System
 from gemel.engine.tracing import Tracing
@@ -53,6 +54,7 @@ class Engine:
         self.observing = Observing(core)
         self.tracing = Tracing(core, self.observing)
         self.faults = Faults(core)
+        self.replays = Replays(core)
         self.debugging = Debugging(core, self.lifecycle)
         self.reports = Reports(core, self.observing.traffic)
         self.dashboard = Dashboard(core)
@@ -142,6 +144,7 @@ class Engine:
         await self.dashboard.close()
         await self.observing.close()
         await self.faults.close()
+        await self.replays.close()
         await core.close_tasks()
         await core.rotation.close()
         for runtime in core.runtimes.values():

@@ -20,6 +20,7 @@ from gemel.model.docker import (
     VolumeCreate,
 )
 from gemel.model.faults import FaultRequest
+from gemel.model.replay import ReplayRequest
 from gemel.observe.capture.records import Query
 from gemel.observe.tracing.records import Ask
 from gemel.runtime.base import ExecSession, PathStat, Stream
@@ -304,6 +305,14 @@ class Faults(Protocol):
     async def clear(self, number: int | None) -> Json: ...
 
 
+class Replays(Protocol):
+    """Recorded answers in the place of services."""
+
+    async def begin(self, wanted: ReplayRequest) -> Json: ...
+    def shown(self) -> Json: ...
+    async def end(self) -> None: ...
+
+
 class Comparing(Protocol):
     """Container or micro VM: measured, chosen, explained."""
 
@@ -370,6 +379,7 @@ class Engine(Protocol):
     tracing: Tracing
     faults: Faults
     comparing: Comparing
+    replays: Replays
     debugging: Debugging
     reports: Reports
     dashboard: Dashboard

@@ -166,6 +166,7 @@ class Networks:
         self.core.events.emit(
             "network", "destroy", network.id, {"name": network.name, "type": "bridge"}
         )
+        self.core.network_changed()
 
     async def connect(self, ref: str, container: str, settings: EndpointSettings) -> None:
         """Puts a container on one more network, also while it runs."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from gemel.engine.core import log
 from gemel.errors import GemelError
+from gemel.host.child import Child
 from gemel.model.faults import FaultRequest
 from gemel.net import divert
 from gemel.net.divert import Diverted
-from gemel.net.faultproxy.owner import Proxy
-from gemel.net.faultproxy.protocol import Edge
+from gemel.net.faultproxy.protocol import Edge, Edges, Ready
 
 Routes = dict[str, tuple[tuple[str, str], ...]]
 #: Number, what was asked for, addresses for each bridge, seconds left (0: no end).
@@ -32,7 +34,7 @@ class Proxied:
 
     def __init__(self, table: str) -> None:
         self._table = table
-        self._proxy = Proxy()
+        self._proxy = Child("gemel.net.faultproxy", "the process that delays connections")
         self._last = 0.0
         """When there was one last (monotonic); 0 when nothing is in place."""
 
@@ -54,7 +56,9 @@ class Proxied:
         elif time.monotonic() - self._last > self.LINGER:
             await self._end()
             return
-        ready = await self._proxy.tell([_edge(*one) for one in wanted])
+        edges = Edges(tuple(_edge(*one) for one in wanted))
+        told = await self._proxy.tell(msgspec.json.encode(edges))
+        ready = msgspec.json.decode(told, type=Ready)
         await divert.apply(
             self._table,
             [

@@ -28,6 +28,7 @@ from gemel.model.docker import (
     VolumeCreate,
 )
 from gemel.model.faults import FaultRequest
+from gemel.model.replay import ReplayRequest
 from gemel.observe.capture.records import Query
 from gemel.observe.tracing.records import Ask
 
@@ -645,6 +646,21 @@ class MemoryReports:
         return {"Name": (await self.containers.inspect(ref))["Name"]}
 
 
+class MemoryReplays:
+    def __init__(self) -> None:
+        self.wanted = ReplayRequest()
+
+    async def begin(self, wanted: ReplayRequest) -> Json:
+        self.wanted = wanted
+        return self.shown()
+
+    def shown(self) -> Json:
+        return {"Services": [{"Name": service.name} for service in self.wanted.services]}
+
+    async def end(self) -> None:
+        self.wanted = ReplayRequest()
+
+
 class MemoryEngine:
     def __init__(self) -> None:
         self.containers = MemoryContainers()
@@ -660,3 +676,4 @@ class MemoryEngine:
         self.debugging = MemoryDebugging(self.containers)
         self.reports = MemoryReports(self.containers)
         self.dashboard = MemoryDashboard()
+        self.replays = MemoryReplays()

@@ -124,6 +124,13 @@ def options_of(
 @click.option("--attach-dependencies", is_flag=True, help="Show what they depend on too.")
 @click.option("--no-log-prefix", is_flag=True, help="No names before the lines.")
 @click.option("--no-color", is_flag=True, help="No colour in the output.")
+@click.option(
+    "--replay-dependencies",
+    "recording",
+    default="",
+    metavar="FILE",
+    help="Answer for what they depend on from a HAR file (gemel record).",
+)
 @click.option("--timestamps", is_flag=True, help="For Docker's sake; see `gemel logs -t`.")
 @_shared
 @pass_app
@@ -146,6 +153,10 @@ def up(app: App, services: tuple[str, ...], **given: Any) -> int:
         project.service(given["exit_code_from"])
     options = options_of(services, given, start=not given["no_start"])
     app.lint(project, targets(project, options))
+    if given["recording"] and not given["dry_run"]:
+        from gemel.cli.standins import begin
+
+        project = begin(app, project, services, given["recording"], style_of(app, given))
     work = Up(app.client, project, options, style_of(app, given), keep=given["keep"])
     if given["dry_run"]:
         for line in work.dry_run():

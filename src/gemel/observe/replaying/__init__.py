@@ -1,0 +1,1 @@
+"""Recorded answers in the place of services: a small server at the bridges' addresses."""
