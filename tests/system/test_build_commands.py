@@ -93,6 +93,26 @@ def test_build_by_options(engine: EngineProcess, folder: Path) -> None:
         assert done.returncode != 0 and word in done.stderr, (wrong, done.stderr)
 
 
+def test_what_of_a_build_is_not_done_is_told_with_its_line(
+    engine: EngineProcess, folder: Path
+) -> None:
+    (folder / "app/Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /x\n")
+    text = (
+        "services:\n  app:\n    image: arm\n    cgroup_parent: x\n    build:\n"
+        "      context: app\n      platforms: [linux/arm64]\n      cache_from: [x]\n"
+        "      entitlements: [security.insecure]\n"
+    )
+    (folder / "compose.yaml").write_text(text)
+    told = engine.gemel("build", cwd=folder).stderr
+    for line, word in ((8, "cache_from"), (9, "entitlements")):
+        assert f"compose.yaml:{line}:7: services.app.build.{word} is ignored" in told, told
+    assert "cgroup_parent" not in told and "platforms" not in told
+    assert '"arm64"' in engine.gemel("image", "inspect", "arm").stdout
+    (folder / "compose.yaml").write_text(text + "      network: some\n")
+    done = engine.gemel("build", cwd=folder, check=False)
+    assert done.returncode == 1 and "10:7: services.app.build.network is refused" in done.stderr
+
+
 def test_images_and_builds_from_an_address(engine: EngineProcess, folder: Path) -> None:
     with web_of(folder) as url:
         (folder / "root.tar").write_bytes(busybox_tar())

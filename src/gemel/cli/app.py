@@ -105,10 +105,11 @@ class App:
             self._loaded = load_all(self)
         return self._loaded
 
-    def lint(self, project: Project, services: Collection[str]) -> None:
+    def lint(self, project: Project, services: Collection[str], part: str = "") -> None:
         """Tells what of these services is not carried out, before anything is started.
 
-        Raises InvalidInput, with every place, if something is refused.
+        part: only what is below that key of a service. Raises InvalidInput, with every
+        place, if something is refused.
         """
         from gemel.cli import output
         from gemel.client.project.choosing import resolved
@@ -116,6 +117,9 @@ class App:
 
         project = resolved(self.client, project, services)
         findings = lint.lint(project, self._load().origins, list(services))
+        if part:
+            above = tuple(f"services.{name}.{part}." for name in services)
+            findings = [f for f in findings if f.attribute.startswith(above)]
         lint.refuse(findings)
         for finding in findings:
             output.warn(finding.render())

@@ -44,8 +44,13 @@ def private_token(
                     f" {variable}, which is not set"
                 )
             content = known[variable].encode("utf-8", "surrogateescape")
+        elif path is None:
+            raise InvalidInput(
+                f"the build's secret {id} comes from no file and no variable",
+                resolution="give it `file:` or `environment:` at the top of the Compose file",
+            )
         else:
-            content = _read(path or "", f"the build's secret {id}")
+            content = _read(path, f"the build's secret {id}")
         body["secrets"][id] = base64.b64encode(content).decode()
     for id, path in ssh.items():
         if path is not None:

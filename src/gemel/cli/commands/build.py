@@ -191,6 +191,7 @@ def _services(
     if not chosen:
         output.warn("no service with a `build:` to build")
         return
+    app.lint(project, chosen, "build")
     style = style_of(app)
     work = Up(
         app.client,
