@@ -11,6 +11,7 @@ from typing import Any
 
 from gemel.compose import units
 from gemel.compose.problems import Path
+from gemel.compose.raw import is_open
 from gemel.compose.tables import Rewriter, Table, rewrite
 from gemel.compose.units import text_of
 
@@ -143,8 +144,8 @@ def _ports(value: Any) -> Any:
     for item in value:
         if isinstance(item, dict):
             made.append(_port(item))
-        elif isinstance(item, str) and "$" in item:
-            made.append(item)  # not interpolated
+        elif isinstance(item, str) and is_open(item):
+            made.append(item)
         else:
             made += units.ports(text_of(item))
     return made
@@ -158,21 +159,21 @@ def _port(item: Json) -> Json:
     if isinstance(target, str) and target.isdigit():
         made["target"] = int(target)
     host_ip = made.get("host_ip")
-    if host_ip and "$" not in host_ip:
+    if host_ip and not is_open(host_ip):
         units.address(host_ip)
     return made
 
 
 def _volume(value: Any) -> Any:
     if isinstance(value, str):
-        return value if "$" in value else units.volume(value)
+        return value if is_open(value) else units.volume(value)
     if isinstance(value, dict) and isinstance(value.get("target"), str) and value["target"]:
         return {**value, "target": units.clean(value["target"])}
     return value
 
 
 def _device(value: Any) -> Any:
-    if not isinstance(value, str) or "$" in value:
+    if not isinstance(value, str) or is_open(value):
         return value
     parts = value.split(":")
     if len(parts) > 3:
@@ -210,20 +211,20 @@ def _ssh(value: Any) -> Any:
 
 
 def _size(value: Any) -> Any:
-    if value is None or (isinstance(value, str) and "$" in value):
+    if value is None or (isinstance(value, str) and is_open(value)):
         return value
     return str(units.size(value))
 
 
 def _duration(value: Any) -> Any:
-    if not isinstance(value, str) or "$" in value:
+    if not isinstance(value, str) or is_open(value):
         return value
     return units.go_duration(units.duration(value))
 
 
 def _number(kind: type) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
-        if isinstance(value, str) and "$" not in value:
+        if isinstance(value, str) and not is_open(value):
             try:
                 return kind(value)
             except ValueError:

@@ -16,6 +16,7 @@ from gemel.compose.interpolate import BadTemplate, Variables, substitute
 from gemel.compose.normalize import normalize, project_name
 from gemel.compose.problems import Problems
 from gemel.compose.project import Project, Service
+from gemel.compose.raw import reading
 from gemel.errors import InvalidInput
 
 Json = dict[str, Any]
@@ -54,9 +55,10 @@ def load(
     Raises InvalidInput, whose details list every error with file, line, column
     and the line itself; NotFound if there is no file.
     """
-    return _Loader(reader or DiskReader(), cwd, env).load(
-        files, project_dir, env_files, profiles, name, interpolate, consistency, resolve_env
-    )
+    with reading(raw=not interpolate):
+        return _Loader(reader or DiskReader(), cwd, env).load(
+            files, project_dir, env_files, profiles, name, interpolate, consistency, resolve_env
+        )
 
 
 class _Loader:

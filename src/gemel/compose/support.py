@@ -282,9 +282,16 @@ Attributes that are not listed with a condition are treated so whatever their va
 _DIFFERENCES = """\
 ## Where the canonical form differs from Docker Compose 2.40
 
-`tools/compare_compose.py` runs files through both programs. What differs, and why:
+`tools/compare_compose.py` runs files through both programs. Of 2649 files that others have written
+(test data of compose-go, Compose and podman-compose, docker's examples, catalogues of applications:
+vulhub, Dokploy, Coolify, runtipi, Umbrel, CasaOS and more; variables without a default filled in)
+both read 1631, and 1629 of these come out equal; both refuse 1006 (most are parts of files that
+are completed elsewhere); 12 Compose alone refuses, none gemel alone. What differs, and why:
 
-- `runtime:` values that are neither gemel's nor a name of the runtimes behind it are refused.
+- `runtime:` values that there are not are refused by `up`, which tells the nearest that there is;
+  `config` prints them.
+- A limit of 0 (`ulimits: {core: 0}`) is printed as 0; Compose's JSON says `{}`.
+- An empty list in an extension (`x-…`) stays one; Compose prints null.
 - `volumes.*.bind.create_host_path` is printed wherever it says something, also when false; Compose
   2.40 leaves out false, so that reading its output again means something else.
 - `ipam.options` of networks and `pre_start` of services are kept; Compose 2.40 drops or refuses

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gemel.compose.problems import Path, Problems, nearest
+from gemel.compose.raw import is_open
 from gemel.compose.schema import COMPOSE, Rule, compiled
 from gemel.compose.yamlread import Document
 
@@ -75,7 +76,7 @@ class _Check:
 
     def _limits(self, value: Any, rule: Rule, path: Path) -> None:
         if isinstance(value, str):
-            if "$" in value:  # not interpolated
+            if is_open(value):
                 return
             if rule.enum and value not in rule.enum:
                 words = f'{_name(path)} is "{value}"{nearest(value, rule.enum)}'

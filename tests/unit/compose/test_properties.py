@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 from gemel.compose import yamlwrite
 from gemel.compose.interpolate import BadTemplate, Variables, substitute
+from gemel.compose.lint import lint
 from gemel.compose.merge import Mismatch, merge, unique
+from gemel.compose.observed import Observed
+from gemel.compose.plan import UpOptions, plan_up
 from gemel.compose.problems import Problems
 from gemel.compose.render import canonical, to_yaml
+from gemel.compose.requests import container
 from gemel.compose.schema import SERVICE
 from gemel.compose.tables import copied
 from gemel.compose.yamlread import parse
@@ -119,6 +123,44 @@ def test_written_yaml_reads_back(tree: Any) -> None:
 
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "compose"
+
+
+CASES = [yaml.safe_load(path.read_text()) for path in sorted(GOLDEN.glob("*.yaml"))]
+DAMAGE = st.sampled_from(
+    ["", "$$", "${", "a: b", "- ", "null", "[]", "{}", "~", "*x", "&x", "!reset", "<<: x", "1e400",
+     "2020-01-01", "'", "|", "\t", "\x00", "\u2028"]
+)  # fmt: skip
+
+
+@given(st.sampled_from(CASES), st.lists(st.tuples(st.integers(0), DAMAGE), max_size=3))
+def test_a_damaged_file_is_read_or_refused(case: Any, damage: list[tuple[int, str]]) -> None:
+    files = {name: str(text) for name, text in case["files"].items()}
+    name = sorted(files)[0]
+    for at, what in damage:
+        lines = files[name].split("\n")
+        place = at % len(lines)
+        key, colon, _ = lines[place].partition(":")
+        lines[place] = f"{key}: {what}" if colon else lines[place] + what
+        files[name] = "\n".join(lines)
+    try:
+        found = loaded(files=files, use=(name,), env=case.get("env", {}), profiles=["*"])
+        to_yaml(canonical(found.project))
+        lint(found.project, found.origins)
+        plan_up(found.project, Observed(), UpOptions())
+        for service in found.project:
+            container(found.project, service, 1, secrets_dir="/s")
+    except GemelError as error:
+        assert error.brief
+
+
+def test_a_dollar_sign_is_a_character_like_others() -> None:
+    text = "services: {a: {image: x, volumes: ['vol:/d$$l']}}\nvolumes: {vol: {}}"
+    service = loaded(text).project.service("a")
+    assert service.config["volumes"][0]["target"] == "/d$l"
+    bad = "services: {a: {image: x, healthcheck: {test: [CMD, a], interval: 3$$s}}}"
+    assert attempt(bad) is None
+    kept = loaded("services: {a: {image: x, volumes: ['${A}:/d']}}", interpolate=False)
+    assert kept.project.service("a").config["volumes"] == ["${A}:/d"]
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.yaml")), ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import Any
 
@@ -23,6 +24,11 @@ COLUMNS = [
     ("ADDRESS", "Address"),
     ("PORTS", "Ports"),
 ]
+#: What a narrow terminal does without, first things first: key, characters left.
+SPARE = [
+    ("Image", 20), ("Address", 0), ("Image", 0), ("Ports", 32), ("Service", 0), ("Ports", 22),
+    ("Status", 16), ("Name", 24), ("Ports", 0),
+]  # fmt: skip
 _STATES = ["created", "restarting", "running", "removing", "paused", "exited", "dead"]
 
 
@@ -74,7 +80,19 @@ def ps(
         for name in dict.fromkeys(row["Service"] for row in rows):
             output.say(name)
     else:
-        output.emit(rows, COLUMNS, form)
+        _show(rows, form)
+
+
+def _show(rows: list[output.Row], form: str | None) -> None:
+    """A table fits the terminal; anything else, and what is piped, is whole."""
+    if (form or "table") == "table" and sys.stdout.isatty():
+        from gemel.cli import fit
+
+        measures = [fit.Spare(key, width) for key, width in SPARE]
+        shown, columns = fit.fitted(rows, COLUMNS, measures, fit.terminal_width())
+        output.emit(shown, columns, form)
+        return
+    output.emit(rows, COLUMNS, form)
 
 
 def _chosen(
