@@ -55,7 +55,9 @@ class Tracing:
         raise NotFound(
             "no trace is recorded" if ask.id == "newest" else f"no trace {ask.id} is recorded",
             details="only those of late are kept, while the recording goes on",
-            resolution="`gemel traces` lists them",
+            resolution="ask again after some calls"
+            if ask.id == "newest"
+            else "`gemel traces` lists them",
         )
 
     async def points(self) -> list[Point]:

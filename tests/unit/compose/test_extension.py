@@ -38,6 +38,12 @@ def test_checks() -> None:
 def test_labels_and_drain() -> None:
     service = Service("web", {"x-gemel": {"restart-on-unhealthy": True, "drain": "1.5s"}})
     assert extension.labels(service) == {"gemel.restart-on-unhealthy": "true"}
+    quiet = Service("web", {"x-gemel": {"otel": False}})
+    assert extension.labels(quiet) == {"gemel.otel": "false"}
+    assert extension.labels(Service("web", {"x-gemel": {"otel": True}})) == {}
+    assert [words for _, words in extension.problems({"otel": "maybe"})] == [
+        "otel must be true or false"
+    ]
     assert extension.drain(service) == 1.5
     assert extension.drain(Service("web", {})) is None
 

@@ -103,7 +103,9 @@ class _Default(click.Group):
 
 
 @click.group(
-    cls=_Default, context_settings={"help_option_names": ["--help"], "max_content_width": 100}
+    cls=_Default,
+    subcommand_metavar="[ID | show | export] [ARGS]...",
+    context_settings={"help_option_names": ["--help"], "max_content_width": 100},
 )
 def trace() -> None:
     """Draw a trace as a waterfall: `gemel trace [ID]`, the newest without an id."""

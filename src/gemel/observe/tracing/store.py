@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any
 
@@ -52,6 +53,7 @@ class Store:
         self.seen = 0
         """Number of the last call that was read."""
         self._changes = 0
+        self._not_before = 0.0
         self._joined: tuple[int, list[Joined]] = (-1, [])
 
     # --- in ---------------------------------------------------------------------------
@@ -66,7 +68,8 @@ class Store:
         elif what == "logs":
             for log in otlp.logs(message, source):
                 counts.logs += 1
-                counts.forgotten += self._logs.add(log)
+                if log.trace:  # others would never be shown
+                    counts.forgotten += self._logs.add(log)
         else:
             for point in otlp.points(message, source):
                 counts.points += 1
@@ -98,11 +101,15 @@ class Store:
     # --- out --------------------------------------------------------------------------
 
     def traces(self) -> list[Joined]:
-        """All traces, oldest first. Joined anew only after a change."""
-        if self._joined[0] != self._changes:
+        """All traces, oldest first. Joined anew only after a change, and at most a fifth of the
+        time: with all places full it takes a second, and many may ask."""
+        begun = time.monotonic()
+        if self._joined[0] != self._changes and begun >= self._not_before:
             changes = self._changes
             spans: list[Span] = [span for span, _ in self._spans.items]
             self._joined = (changes, join(list(self._calls), spans, self.epoch))
+            ended = time.monotonic()
+            self._not_before = ended + 4 * (ended - begun)
         return self._joined[1]
 
     def find(self, ask: Ask) -> list[tuple[Joined, Trace]]:
@@ -128,10 +135,6 @@ class Store:
             logs: list[Log] = [log for log, _ in self._logs.items if log.trace == joined.id]
             return shown.whole(joined, logs)
         return None
-
-    def logs(self) -> list[Log]:
-        """The log records that are kept."""
-        return [log for log, _ in self._logs.items]
 
     def points(self) -> list[Point]:
         """The latest values of metrics."""
