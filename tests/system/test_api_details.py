@@ -120,3 +120,19 @@ def test_half_of_credentials(engine: EngineProcess, user: str, password: str) ->
     body = {"username": user, "password": password, "serveraddress": "localhost:1"}
     status, answer = engine.call("POST", "/auth", body)
     assert status == 400 and "missing" in answer["message"]
+
+
+def test_what_the_machine_lacks_is_refused_with_a_status(engine: EngineProcess) -> None:
+    made(engine, "limited")
+    engine.ok("POST", "/containers/limited/start")
+    for body in ({"CpusetMems": "4242"}, {"CpusetCpus": "a"}, {"CpusetCpus": "0-99999"}):
+        assert engine.call("POST", "/containers/limited/update", body)[0] == 400
+    engine.ok("POST", "/containers/limited/update", {"CpusetCpus": "0"})
+
+
+def test_an_image_for_another_machine(engine: EngineProcess) -> None:
+    body = {"Image": IMAGE, "Cmd": ["true"]}
+    status, answer = engine.call("POST", "/containers/create?platform=linux/riscv64", body)
+    assert status == 404 and "does not match the specified platform" in answer["message"]
+    where = "/images/create?fromSrc=-&repo=foreign&platform=linux/riscv64"
+    assert engine.call("POST", where, b"")[0] == 501

@@ -11,6 +11,7 @@ from gemel.api.decompress import decompressed
 from gemel.api.respond import TAR, close_iterator, empty, json_response
 from gemel.api.routing import Router
 from gemel.errors import InvalidInput, Unsupported
+from gemel.image.manifest import own_platform, parse_platform
 
 _AUTH = "X-Registry-Auth"
 
@@ -83,6 +84,8 @@ async def create(call: Call) -> web.StreamResponse:
         return await call.send_json_lines(progress)
     if not source:
         raise InvalidInput("fromImage is missing")
+    if parse_platform(query.text("platform")) != own_platform():
+        raise Unsupported("an archive is imported for this machine's own platform only")
     message, tar = query.text("message"), call.chunks()
     if source != "-":
         place, tar = call.engine.images.remote_tar(source)

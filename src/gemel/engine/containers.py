@@ -16,12 +16,14 @@ from gemel.engine import (
     resolve,
     spec,
     stats,
+    suits,
     tarowner,
 )
 from gemel.engine.core import Core, Live
 from gemel.engine.facade import Attached, CommitRequest, Filters, Json, Jsons, LogQuery
 from gemel.engine.handover import Handover
 from gemel.engine.lifecycle import Lifecycle
+from gemel.engine.listing import Listing
 from gemel.engine.records import Container, parse_stamp
 from gemel.errors import Conflict, GemelError, InvalidInput, NotFound
 from gemel.host.files import disk_use
@@ -36,6 +38,7 @@ class Containers:
 
     def __init__(self, core: Core, lifecycle: Lifecycle) -> None:
         self.core = core
+        self._listing = Listing(core)
         self.lifecycle = lifecycle
         self.handover = Handover(core, lifecycle)
         self._names: set[str] = set()
@@ -51,7 +54,7 @@ class Containers:
         plain = resolve.container_name(name) if name else self._new_name()
         self._claim(plain)
         try:
-            one = await creation.create(core, request, plain)
+            one = await creation.create(core, request, plain, platform)
             core.live[one.id] = Live()
             core.containers[one.id] = one
             core.promised -= {(end.network_id, end.address) for end in one.endpoints}
@@ -101,7 +104,7 @@ class Containers:
         shown = result[:limit] if limit > 0 else result
         if size:
             return [inspect.summary(core, one) | await sizes(core, one) for one in shown]
-        return [inspect.summary(core, one) for one in shown]
+        return self._listing.entries(shown)
 
     async def inspect(self, ref: str, size: bool = False) -> Json:
         """GET /containers/ID/json."""
@@ -231,6 +234,7 @@ class Containers:
         host = one.request.host_config or HostConfig()
         changed = creation.updated_host(host, body)
         resolve.check_restart(changed)
+        suits.check_cpusets(changed)
         async with self.core.locked(one):
             if one.state.running and creation.limits(host) != creation.limits(changed):
                 await self.core.runtime(one).update(one.id, resolve.resources(changed))

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple, Protocol
 
@@ -157,6 +158,8 @@ class Core:
         self.promised: set[tuple[str, str]] = set()
         """Network id and address of containers that are being made, not kept yet."""
         self.witness: Witness | None = None
+        self.revisions: Counter[str] = Counter()
+        """How often each container was saved or told of."""
         self.generation = 0
         """Grows with every change of a container that somebody may see."""
         self.started = time.time()
@@ -236,6 +239,7 @@ class Core:
         """Keeps a container's record; does nothing for one that was removed meanwhile."""
         self.generation += 1
         if one.id in self.containers:
+            self.revisions[one.id] += 1
             await self.store.put("container", one.id, one)
 
     def attributes(self, one: Container) -> dict[str, str]:
@@ -245,6 +249,10 @@ class Core:
     def emit(self, one: Container, action: str, **more: object) -> None:
         """An event of a container."""
         self.generation += 1
+        if one.id in self.containers:
+            self.revisions[one.id] += 1
+        else:
+            self.revisions.pop(one.id, None)
         self.events.emit("container", action, one.id, {**self.attributes(one), **more})
 
     def spawn(self, one: Container, work: Awaitable[None], name: str) -> None:

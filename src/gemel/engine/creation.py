@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from gemel.engine import resolve, spec, volumes
+from gemel.engine import resolve, spec, suits, volumes
 from gemel.engine.choosing import facts
 from gemel.engine.core import Core
 from gemel.engine.endpoints import endpoints
@@ -38,16 +38,18 @@ def random_name() -> str:
     return f"{random.choice(_ADJECTIVES)}_{random.choice(_NAMES)}{random.randrange(100)}"
 
 
-async def create(core: Core, request: CreateRequest, name: str) -> Container:
+async def create(core: Core, request: CreateRequest, name: str, platform: str = "") -> Container:
     """The record of a new container, its volumes made. Raises NotFound, InvalidInput, Conflict,
     Unsupported; what it had made by then is taken back."""
     if not request.image:
         raise InvalidInput("no image named")
     image = core.images.find(request.image)
+    foreign = suits.platform_warnings(image, request.image, platform)
     full = resolve.effective(request, image)
     host = full.host_config or HostConfig()
     runtime, choice = await facts.chosen(core, host.runtime, full, image.id)
-    warnings = resolve.refused(full)
+    warnings = resolve.refused(full) + foreign
+    suits.check_cpusets(host)
     resolve.check_restart(host)
     resolve.signal_number(full.stop_signal)
     resolve.resources(host)
