@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.engine import EngineProcess
+from tests.system.networld import outside, world
+
+__all__ = ["engine", "fresh_engine", "outside", "world"]
 
 
 def _engine() -> Iterator[EngineProcess]:
