@@ -345,3 +345,32 @@ def test_a_port_that_is_used_again() -> None:
         *wire.open(), wire.ask(GET), *again.open(), again.ask(GET), again.answer(OK), *again.close()
     )
     assert [e.status for e in found] == [None, 200]
+
+
+VIRTUAL = "10.0.0.254"
+
+
+def by_address(frame: Frame) -> Frame:
+    """A frame of the caller as it is before the kernel has translated the virtual address."""
+    at, raw = frame
+    return at, raw[:30] + bytes(map(int, VIRTUAL.split("."))) + raw[34:]
+
+
+@pytest.mark.parametrize("seen_twice", [False, True])
+def test_a_call_by_a_virtual_address_is_told_of_who_answered(seen_twice: bool) -> None:
+    found: list[Exchange] = []
+    flows = Flows(found.append)
+    flows.peers = {CLIENT: Peer(name="a"), SERVER: Peer(name="b", service="back")}
+    flows.lead({SERVER: (VIRTUAL,), "10.0.0.3": (VIRTUAL,)})
+    for source in (40000, 40000, 40001):  # the same port again, and another
+        wire = Wire(source=source)
+        syn, answered = wire.open()
+        frames = [by_address(syn), *([syn] if seen_twice else []), answered]
+        frames += [by_address(wire.ask(GET)), wire.answer(OK)]
+        end, over = wire.close()
+        for at, frame in [*frames, by_address(end), over]:
+            flows.packet(at, frame)
+    assert brief(found) == [("http", "GET", "/a", 200)] * 3
+    assert {(e.target.name, e.target.service, e.target.port) for e in found} == {("b", "back", 80)}
+    assert flows.gaps == flows.failures == 0
+    assert len(flows) == (2 if seen_twice else 0)  # what was seen twice has not ended

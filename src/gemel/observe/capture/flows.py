@@ -250,9 +250,9 @@ class Flows:
         data = frame[begin : 14 + total if total else len(frame)]
         self.packets += 1
         key = frame[26:34] + frame[start : start + 4]
-        found = self._behind(key) if key[:4] in self._virtual else None
-        if found is None:
-            found = self._flows.get(key)
+        if key[:4] in self._virtual:
+            key = self._behind(key)
+        found = self._flows.get(key)
         if flags & (_SYN | _ACK) == _SYN and found is not None:
             self._remove(key, at, False)  # the same ports again
             found = None
@@ -269,8 +269,8 @@ class Flows:
         if flow.streams[0].ended and flow.streams[1].ended:
             self._remove(key, at, False)
 
-    def _behind(self, key: bytes) -> tuple[Flow, bool] | None:
-        """The connection to a virtual address that an instance behind it answers.
+    def _behind(self, key: bytes) -> bytes:
+        """The key of the connection to a virtual address that an instance behind it answers.
 
         Packets are seen where they enter a bridge: those of the caller before the kernel's
         translation, those of the instance before it, too.
@@ -283,8 +283,8 @@ class Flows:
                     flow.other = key
                     port = struct.unpack("!H", key[8:10])[0]
                     flow.link.target = self._peer(_address(key[:4]), port)
-                return found
-        return None
+                return address + key[4:]
+        return key
 
     def _take(
         self, flow: Flow, client: bool, sequence: int, acknowledged: int, flags: int,
