@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.dap import Dap, local, stop_at
@@ -34,6 +38,13 @@ while True:
     number += 1
     work(number)
     time.sleep(0.05)
+"""
+NODE = """\
+function work(number) {
+  return number * 2;
+}
+let number = 0;
+setInterval(() => work(++number), 50);
 """
 COMPOSE = """\
 name: debugged
@@ -139,6 +150,20 @@ def test_a_breakpoint_of_python(engine: EngineProcess, project: Path, service: s
     assert state["Running"] and state["Pid"], state
 
 
+def test_a_second_debugger(engine: EngineProcess, project: Path) -> None:
+    """What the first one loaded is still there, but the files that it came from are not."""
+    source = str(project / "box" / "main.py")
+    mappings = [{"localRoot": str(project / "box"), "remoteRoot": "/app"}]
+    for _ in range(2):
+        with debugging(engine, project, "box", "--attach", "python", "--no-launch") as port:
+            dap = Dap(port)
+            frame = stop_at(dap, source, 6, mappings)
+            assert int(local(dap, frame, "doubled")) == 2 * int(local(dap, frame, "number"))
+            dap.close()  # the editor is killed: the service goes on all the same
+    state = engine.ok("GET", "/containers/debugged-box-1/json")["State"]
+    assert state["Running"], state
+
+
 def test_waiting_for_the_debugger(engine: EngineProcess, project: Path) -> None:
     """Started anew, it stops at its first line though nobody knew when it would come there."""
     source = str(project / "box" / "main.py")
@@ -158,6 +183,52 @@ def test_gdbserver(engine: EngineProcess, project: Path) -> None:
         gdb += ["-ex", f"target remote 127.0.0.1:{port}", "-ex", "info registers rip"]
         done = subprocess.run(gdb, capture_output=True, text=True, timeout=120)
         assert "rip" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_breakpoint_of_node(engine: EngineProcess, tmp_path: Path) -> None:
+    """Node's inspector is switched on in a service that did not ask for it."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no Node.js on this machine to put into a service")
+    (tmp_path / "main.js").write_text(NODE)
+    binds = ["-v", f"{os.path.realpath(node)}:/usr/bin/node:ro", "-v", f"{tmp_path}:/app:ro"]
+    engine.gemel("run", "-d", "--name", "noded", *binds, "gemel/python", "node", "/app/main.js")
+    try:
+        with debugging(engine, tmp_path, "noded", "--attach", "node") as port:
+            frame = asyncio.run(_paused(port))
+            assert frame["functionName"] == "work"
+    finally:
+        engine.gemel("rm", "-f", "noded")
+
+
+async def _paused(port: int) -> Any:
+    """The frame in which Node stands, once a breakpoint of ours was hit (CDP)."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+        async with session.get(f"http://127.0.0.1:{port}/json") as answer:
+            target = (await answer.json())[0]
+        address = f"ws://127.0.0.1:{port}/{target['id']}"
+        async with session.ws_connect(address) as socket:
+            wanted = {"lineNumber": 1, "urlRegex": ".*main.js"}
+            for id, (method, params) in enumerate(
+                (("Debugger.enable", {}), ("Debugger.setBreakpointByUrl", wanted))
+            ):
+                await socket.send_json({"id": id, "method": method, "params": params})
+            async for message in socket:
+                said = message.json()
+                if said.get("method") == "Debugger.paused":
+                    return said["params"]["callFrames"][0]
+    raise AssertionError("the inspector has closed the connection")
+
+
+def test_held_before_the_first_instruction(engine: EngineProcess) -> None:
+    engine.gemel("run", "-d", "--name", "early", "test/busybox", "sh", "-c", "echo it runs; exit 4")
+    engine.wait_for("exited", name="early")
+    script = "grep -o stopped /proc/1/status; tr '\\0' ' ' < /proc/1/cmdline"
+    done = engine.gemel("debug", "--pause-at-start", "early", "--", "bash", "-c", script)
+    assert done.stdout == "stopped\nsh -c echo it runs; exit 4 "
+    engine.wait_for("exited", name="early")  # leaving has let it go
+    assert engine.gemel("logs", "early").stdout.count("it runs") == 2
+    engine.gemel("rm", "-f", "early")
 
 
 def test_what_does_not_fit(engine: EngineProcess, project: Path) -> None:
@@ -204,3 +275,36 @@ def _command(engine: EngineProcess, name: str) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def test_an_engine_that_dies(engine: EngineProcess) -> None:
+    """The next one ends the sessions that nobody drives any more, and leaves the service alone."""
+    engine.gemel("run", "-d", "--name", "stays", "test/busybox", "sleep", "1000")
+    pid = engine.ok("GET", "/containers/stays/json")["State"]["Pid"]
+    command = [sys.executable, "-m", "gemel", "debug", "stays", "--", "sleep", "4711"]
+    session = subprocess.Popen(command, env=engine.env, stdin=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while not _sessions(engine) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert _sessions(engine)
+        engine.kill_hard()
+        session.wait(60)
+        engine.start()
+        assert not _sessions(engine)
+        state = engine.ok("GET", "/containers/stays/json")["State"]
+        assert state["Running"] and state["Pid"] == pid
+    finally:
+        session.kill()
+        session.communicate()
+        engine.gemel("rm", "-f", "stays")
+
+
+def _sessions(engine: EngineProcess) -> list[str]:
+    """Processes of debug sessions that this engine, or one before it, has begun."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == b"sleep\x004711\x00":
+                found.append(path.parent.name)
+    return found

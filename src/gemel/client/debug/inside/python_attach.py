@@ -89,6 +89,9 @@ def _gemel():
         answer.close()
         if {wait} and said[:2] == 'ok':
             debugpy.wait_for_client()
+    if getattr(sys, '_gemel_debugger', 0) == {answer}:
+        return  # handed over a second time, since the first took long
+    sys._gemel_debugger = {answer}
     if {wait}:
         work()
     else:
@@ -321,10 +324,13 @@ def attach(wanted: dict[str, Any]) -> dict[str, Any]:
         pid = int(os.readlink("/service").split("/")[2])
     holder = Holder(pid)
     port, server = start_adapter(seconds)
+    way = "calls"
     injection = Injection(holder.root, server, bool(wanted["wait"]))
     if wanted["wait"]:
         at_start(pid, injection.code, seconds)
-    elif not by_interpreter(pid, injection.code, injection, holder.root):
+    elif by_interpreter(pid, injection.code, injection, holder.root):
+        way = "remote_exec"
+    else:
         by_calls(pid, injection.code, seconds)
     debugpy = injection.answer(max(5.0, end - time.monotonic()))
     return {
@@ -333,6 +339,7 @@ def attach(wanted: dict[str, Any]) -> dict[str, Any]:
         "others": [p for p in others if p != pid],
         "python": ".".join(map(str, version(pid))),
         "debugpy": debugpy,
+        "way": way,
         "folder": processes.folder(pid),
         "words": processes.words(pid),
     }
