@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, StorageState, expect, sync_playwright
 
 from tests.engine import IMAGE, EngineProcess
 
@@ -86,17 +86,32 @@ def address(engine: EngineProcess) -> str:
     return engine.gemel("dashboard", "--no-open").stdout.strip()
 
 
+@pytest.fixture(scope="module")
+def let_in(shop: EngineProcess, browser: Browser) -> tuple[str, StorageState]:
+    """The page's address, and the cookie of a browser that was let in."""
+    context = browser.new_context()
+    opened = context.new_page()
+    opened.goto(address(shop))
+    opened.wait_for_url(re.compile(r"/(#.*)?$"))
+    url, state = opened.url.partition("#")[0], context.storage_state()
+    context.close()
+    return url, state
+
+
 @pytest.fixture
-def page(shop: EngineProcess, browser: Browser) -> Iterator[Page]:
+def page(browser: Browser, let_in: tuple[str, StorageState]) -> Iterator[Page]:
     """A page that was let in; what it complains about fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    url, cookie = let_in
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 800}, color_scheme="light", storage_state=cookie
+    )
     context.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     opened = context.new_page()
     wrong: list[str] = []
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
-    opened.goto(address(shop))
+    opened.goto(url)
     opened.wait_for_selector("tr.one")
     yield opened
     context.close()

@@ -83,7 +83,7 @@ class Server:
                 elif order.peers is not None:
                     await self._obey(order.peers, reader, writer)
             finally:
-                writer.close()
+                await _end(writer)
         except (OSError, EOFError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
             log.info("a connection ended: %r", error)
         finally:
@@ -176,6 +176,16 @@ class Server:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(*tasks)
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    """Closes a connection once what was written has gone out; one that is not read is cut off."""
+    writer.close()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        writer.transport.abort()
 
 
 async def _write(writer: asyncio.StreamWriter, items: Sequence[Any]) -> None:
