@@ -15,7 +15,7 @@
 
 #include "config.h"
 
-enum { MOST = 4096 };
+enum { MOST = 4096, REMEMBERED = 256 };
 
 static int open_inside(int root, const char *path)
 {
@@ -25,43 +25,87 @@ static int open_inside(int root, const char *path)
 	return (int)syscall(SYS_openat2, root, *path ? path : ".", &how, sizeof how);
 }
 
-/* The mode as the host has it now, not as it was seen last. false: it is gone. */
-static bool look(int fd, mode_t *mode)
+/* What the host has now, not what was seen last. false: it is gone. */
+static bool look(int fd, struct statx *facts)
 {
-	struct statx facts;
-
-	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_MODE | STATX_NLINK,
-		  &facts) < 0 ||
-	    facts.stx_nlink == 0)
-		return false;
-	*mode = facts.stx_mode;
-	return true;
+	return statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, facts) == 0 &&
+	       facts->stx_nlink > 0;
 }
 
-/* Its own mode anew (IN_ATTRIB), and a file opened for writing and closed (IN_CLOSE_WRITE):
- * neither changes the content nor a time that tools look at. false: it is not there. */
+/* Files as they were when they were touched last: the host hears of that itself, and would have
+ * it done again and again. */
+static struct seen {
+	uint64_t inode, size;
+	uint32_t device;
+	struct statx_timestamp changed;
+} seen[REMEMBERED];
+
+static struct seen *find(const struct statx *facts)
+{
+	static unsigned next;
+
+	for (unsigned i = 0; i < REMEMBERED; i++)
+		if (seen[i].inode == facts->stx_ino && seen[i].device == facts->stx_dev_minor)
+			return &seen[i];
+	next = (next + 1) % REMEMBERED;
+	seen[next] = (struct seen){.inode = facts->stx_ino, .device = facts->stx_dev_minor};
+	return &seen[next];
+}
+
+static bool is_news(const struct statx *facts)
+{
+	struct seen *known = find(facts);
+	bool same = known->size == facts->stx_size &&
+		    known->changed.tv_sec == facts->stx_mtime.tv_sec &&
+		    known->changed.tv_nsec == facts->stx_mtime.tv_nsec;
+
+	known->size = facts->stx_size;
+	known->changed = facts->stx_mtime;
+	return !same;
+}
+
+/* The time of its last change is set to what it is (IN_MODIFY), and the file opened for writing
+ * and closed (IN_CLOSE_WRITE). */
+static void touch_file(int fd, const char *self, const struct statx *facts)
+{
+	struct timespec times[2] = {
+		{.tv_nsec = UTIME_OMIT},
+		{.tv_sec = facts->stx_mtime.tv_sec, .tv_nsec = facts->stx_mtime.tv_nsec}};
+	struct statx after;
+	int file;
+
+	if (!is_news(facts) || utimensat(AT_FDCWD, self, times, 0) < 0)
+		return;
+	if (look(fd, &after) && after.stx_size != facts->stx_size) {
+		/* written to meanwhile: it must not look older than it is */
+		times[1].tv_nsec = UTIME_NOW;
+		utimensat(AT_FDCWD, self, times, 0);
+		if (look(fd, &after))
+			is_news(&after);
+	}
+	file = open(self, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (file >= 0)
+		close(file);
+}
+
+/* A folder's mode is set to what it is (IN_ATTRIB). false: nothing is there. */
 static bool touch(int root, const char *path)
 {
+	struct statx facts;
 	char self[64];
-	mode_t mode;
-	int file, fd = open_inside(root, path);
+	int fd = open_inside(root, path);
+	bool there;
 
 	if (fd < 0)
 		return false;
-	if (!look(fd, &mode)) {
-		close(fd);
-		return false;
-	}
 	snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-	if (S_ISREG(mode) || S_ISDIR(mode))
-		chmod(self, mode & 07777);
-	if (S_ISREG(mode)) {
-		file = open(self, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-		if (file >= 0)
-			close(file);
-	}
+	there = look(fd, &facts);
+	if (there && S_ISREG(facts.stx_mode))
+		touch_file(fd, self, &facts);
+	if (there && S_ISDIR(facts.stx_mode))
+		chmod(self, facts.stx_mode & 07777);
 	close(fd);
-	return true;
+	return there;
 }
 
 /* Of what is gone the folder that it was in is touched. */
