@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bench.measure import Case
-from bench.parts import api, capture, cli, compose, idle, images, load, project, streams, vm
+from bench.parts import (
+    api,
+    capture,
+    cli,
+    compose,
+    idle,
+    images,
+    load,
+    project,
+    storage,
+    streams,
+    vm,
+)
 from bench.peers import Field
 
 #: Measures: the engines, the most rounds of each case, the seconds that it may take.
@@ -17,6 +29,7 @@ PARTS: Mapping[str, Part] = {
     "compose": compose.run,
     "vm": vm.run,
     "bind": vm.run_bind,
+    "storage": storage.run,
     "project": project.run,
     "images": images.run,
     "streams": streams.run,

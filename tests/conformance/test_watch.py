@@ -102,7 +102,7 @@ async def test_edits_of_the_host_make_events(harness: Harness, tmp_path: Path, w
     # what the agent does is heard of by the host as well, and must come to an end
     count = -1
     async with asyncio.timeout(DEADLINE):
-        while count != (count := (await harness.output(spec))[0].count(b"\n")):
+        while count != (count := (await harness.output(spec))[0].count(b"\n")):  # noqa: ASYNC110
             await asyncio.sleep(1)
     assert (code / "deep/er/part.py").stat().st_mtime == changed.st_mtime
     # nothing but the host's own edits has changed what is there
