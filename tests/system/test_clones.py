@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import tarfile
 import time
@@ -102,6 +104,7 @@ def with_machine_id(tmp_path: Path) -> Path:
     return target
 
 
+ONE_PORT = (("net.ipv4.ip_local_port_range", "40000 40000"),)
 FACTS = """
     cat /proc/sys/kernel/random/uuid
     head -c 32 /dev/urandom | md5sum
@@ -111,6 +114,37 @@ FACTS = """
     cat /etc/machine-id
     ping -c 1 -W 20 10.78.0.1 > /dev/null && echo reached $(hostname)
 """
+
+
+async def first_sequence(vm: Harness, spec: InstanceSpec) -> int:
+    """The sequence number that a guest begins a TCP connection with, less the time.
+
+    The connection has the same addresses and ports in every guest, and nobody answers it.
+    """
+    nic = spec.network.interfaces[0]
+    ends = bytes((10, 99, 0, 2, 10, 99, 0, 1))
+    script = """
+        ip addr add 10.99.0.2/24 dev eth0
+        arp -s 10.99.0.1 02:00:00:00:00:99
+        nc -w 1 10.99.0.1 80 || true
+    """
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packets:
+        packets.bind((nic.host, 3))  # all: what a bridge takes no other kind sees
+        packets.setblocking(False)
+        loop = asyncio.get_running_loop()
+        caller = asyncio.create_task(vm.exec(spec, "sh", "-c", script, privileged=True))
+        try:
+            async with asyncio.timeout(60):
+                frame = b""
+                # the bridge hands the other guests' packets on to this one
+                while frame[6:14].hex(":") != f"{nic.mac}:08:00" or frame[26:34] != ends:
+                    frame = await loop.sock_recv(packets, 2048)
+                    at = time.time_ns()
+        finally:
+            await caller
+    assert frame[23] == 6
+    assert frame[34:36] == (40000).to_bytes(2, "big")
+    return int((int.from_bytes(frame[38:42], "big") - at // 64) % 2**32)
 
 
 async def clock_error(vm: Harness, spec: InstanceSpec) -> float:
@@ -133,7 +167,7 @@ async def test_each_clone_is_its_own_machine(
     for number in range(MANY):
         script = f"{FACTS}\nexec sleep 1000"
         network = await nic(bridge, 10 + number)
-        spec = vm.shell(script, network=network, root_image=with_machine_id)
+        spec = vm.shell(script, network=network, root_image=with_machine_id, sysctls=ONE_PORT)
         specs.append(await vm.start(spec))
         assert runtime(vm).boot(spec.id) == ("cloned", "")
     facts = []
@@ -150,6 +184,14 @@ async def test_each_clone_is_its_own_machine(
         assert len({uuid, random, boot}) == 3
     for column in range(6):
         assert len({row[column] for row in facts}) == MANY, f"two clones share {facts}"
+    sequences = await asyncio.gather(*(first_sequence(vm, spec) for spec in specs))
+    # a number is a secret's hash of the addresses and ports, which are the same here, and the time
+    # in units of 64 ns: with one secret all would be the same within some ten milliseconds
+    near = sum(
+        min((one - other) % 2**32, (other - one) % 2**32) < CLOCK * 2 * 1e9 / 64
+        for one, other in itertools.combinations(sequences, 2)
+    )
+    assert near <= 3, f"clones share the secret of their TCP sequence numbers: {sequences}"
     errors = sorted([await clock_error(vm, spec) for spec in specs])
     # on a host that lets a guest wait for long its clock can only be told so well
     assert errors[MANY // 2] < CLOCK and errors[-1] < 20 * CLOCK, errors
