@@ -162,6 +162,15 @@ static bool is_claimed(int index)
 	return false;
 }
 
+/* Whether it is the machine's: a kernel may bring others, as a dummy. */
+static bool is_hardware(const char *name)
+{
+	char path[64 + IF_NAMESIZE];
+
+	snprintf(path, sizeof path, "/sys/class/net/%s/device", name);
+	return access(path, F_OK) == 0;
+}
+
 /* Index of the interface with this MAC, else of the first that no record has; 0 without. */
 static int find_nic(const unsigned char wanted[6], bool *same)
 {
@@ -171,7 +180,8 @@ static int find_nic(const unsigned char wanted[6], bool *same)
 
 	*same = false;
 	for (struct if_nameindex *at = all; at && at->if_index && !*same; at++) {
-		if (is_claimed((int)at->if_index) || !hardware_address(at->if_name, mac))
+		if (is_claimed((int)at->if_index) || !is_hardware(at->if_name) ||
+		    !hardware_address(at->if_name, mac))
 			continue;
 		*same = memcmp(mac, wanted, 6) == 0;
 		if (*same || index == 0)

@@ -50,7 +50,7 @@ def test_arguments() -> None:
         "-M microvm,acpi=on,pcie=off,rtc=on,isa-serial=off,usb=off "
         "-nodefaults -no-user-config -no-reboot -display none "
         "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny "
-        "-cpu max -accel tcg,thread=multi,tb-size=128 -smp 1 -m 256M "
+        "-cpu max,-erms,-fsrm -accel tcg,thread=multi,tb-size=128 -smp 1 -m 256M "
         "-kernel /kernel -initrd /initrd -append quiet rdinit=/init "
         "-global virtio-mmio.force-legacy=false "
         "-add-fd fd=4,set=0 -blockdev driver=raw,node-name=disk0,read-only=on,discard=ignore,"

@@ -26,6 +26,7 @@ _ALWAYS = (
     "audit=0",
     "nbd.nbds_max=1",  # one is enough for a debug session's toolbox
     "nowatchdog",
+    "dummy.numdummies=0",  # who wants one makes it
 )
 #: Under software emulation there is no speculation to guard against, and clocks are
 #: calibrated for seconds, or never, unless they are told.
@@ -34,6 +35,7 @@ _EMULATED = (
     "no_timer_check",
     "noreplace-smp",
     "tsc=reliable",
+    "no5lvl",  # a fifth level of page tables to walk at each miss, for memory that no guest has
     # freed memory is reported to the balloon in pieces of 64 KiB and more. Under KVM it is the
     # kernel's own 2 MiB, which keeps the host's huge pages whole.
     "page_reporting.page_reporting_order=4",

@@ -31,6 +31,9 @@ MIB = 1 << 20
 OVERHEAD = 80 * MIB
 DEFAULT_MEMORY = 256 * MIB
 DEFAULT_MEMORY_KVM = 512 * MIB
+#: All that QEMU can emulate but "fast" string instructions. Emulated they go byte by byte: without
+#: them kernel and programs clear and copy memory four to seven times as fast.
+EMULATED_CPU = "max,-erms,-fsrm"
 _PLUG = "plug"
 
 
@@ -163,7 +166,7 @@ def qemu_arguments(machine: Machine, *, snapshot: str = "") -> list[str]:
         *("-M", "microvm,acpi=on,pcie=off,rtc=on,isa-serial=off,usb=off"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-cpu", "host" if machine.kvm else "max"),
+        *("-cpu", "host" if machine.kvm else EMULATED_CPU),
         *("-accel", "kvm" if machine.kvm else "tcg,thread=multi,tb-size=128"),
         *("-smp", str(machine.cpus), *_memory(machine, snapshot)),
         *("-kernel", "/kernel", "-initrd", "/initrd", "-append", machine.command_line),
