@@ -234,7 +234,7 @@ class Containers:
         host = one.request.host_config or HostConfig()
         changed = creation.updated_host(host, body)
         resolve.check_restart(changed)
-        suits.check_cpusets(changed)
+        suits.check_limits(changed)
         async with self.core.locked(one):
             if one.state.running and creation.limits(host) != creation.limits(changed):
                 await self.core.runtime(one).update(one.id, resolve.resources(changed))

@@ -49,7 +49,8 @@ async def create(core: Core, request: CreateRequest, name: str, platform: str = 
     host = full.host_config or HostConfig()
     runtime, choice = await facts.chosen(core, host.runtime, full, image.id)
     warnings = resolve.refused(full) + foreign
-    suits.check_cpusets(host)
+    suits.check_limits(host)
+    suits.check_kernel(full, runtime is RuntimeName.CONTAINER)
     resolve.check_restart(host)
     resolve.signal_number(full.stop_signal)
     resolve.resources(host)

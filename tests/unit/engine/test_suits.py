@@ -13,7 +13,7 @@ from gemel.engine.listing import Listing
 from gemel.engine.records import Container
 from gemel.errors import InvalidInput, NotFound
 from gemel.image.manifest import own_platform
-from gemel.model.docker import CreateRequest, HostConfig
+from gemel.model.docker import CreateRequest, HostConfig, UlimitSpec
 from gemel.model.image import Image
 from gemel.model.instance import RuntimeName
 
@@ -46,6 +46,58 @@ def test_without_the_kernels_list_the_processors_are_counted(
     suits.check_cpusets(HostConfig(cpuset_cpus="0", cpuset_mems="0"))
     with pytest.raises(InvalidInput, match="available: 0"):
         suits.check_cpusets(HostConfig(cpuset_mems="1"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        HostConfig(oom_score_adj=-1001),
+        HostConfig(oom_score_adj=5_000_000_000),
+        HostConfig(shm_size=-1),
+        HostConfig(memory=1 << 62),
+        HostConfig(cpu_period=7),
+        HostConfig(cpu_quota=7),
+        HostConfig(cpu_quota=1 << 62),
+        HostConfig(nano_cpus=1 << 62),
+        HostConfig(nano_cpus=-1),
+        HostConfig(pids_limit=1 << 62),
+        HostConfig(ulimits=[UlimitSpec(name="x", soft=1, hard=1)]),
+        HostConfig(ulimits=[UlimitSpec(name="core", soft=-7, hard=-6)]),
+        HostConfig(cpuset_cpus="x"),
+    ],
+)
+def test_limits_that_no_kernel_takes(host: HostConfig) -> None:
+    with pytest.raises(InvalidInput):
+        suits.check_limits(host)
+
+
+def test_limits_that_every_kernel_takes() -> None:
+    limits = [UlimitSpec(name="core", soft=-1, hard=-1), UlimitSpec(name="nofile", soft=1, hard=2)]
+    suits.check_limits(
+        HostConfig(
+            oom_score_adj=1000,
+            shm_size=1 << 30,
+            memory=1 << 40,
+            cpu_period=1000,
+            cpu_quota=-1,
+            nano_cpus=4_000_000_000,
+            pids_limit=-1,
+            ulimits=limits,
+            memory_swap=-1,
+        )
+    )
+
+
+def test_names_and_settings_of_the_kernel() -> None:
+    def wanted(**more: Any) -> CreateRequest:
+        sysctls = more.pop("sysctls", None)
+        return CreateRequest(image="i", host_config=HostConfig(sysctls=sysctls), **more)
+
+    suits.check_kernel(wanted(hostname="a" * 64, sysctls={"net.core.somaxconn": "1"}), True)
+    suits.check_kernel(wanted(sysctls={"vm.swappiness": "1"}), False)
+    for bad in (wanted(hostname="a" * 65), wanted(sysctls={"vm.swappiness": "1"})):
+        with pytest.raises(InvalidInput):
+            suits.check_kernel(bad, True)
 
 
 def test_platforms() -> None:

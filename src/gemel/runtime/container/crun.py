@@ -11,7 +11,14 @@ from typing import Any
 
 import msgspec
 
-from gemel.errors import CommandNotFound, CommandNotRunnable, Failed, GemelError, NotFound
+from gemel.errors import (
+    CommandNotFound,
+    CommandNotRunnable,
+    Failed,
+    GemelError,
+    NotFound,
+    Unsupported,
+)
 from gemel.host import run
 
 PROGRAM = "crun"
@@ -149,13 +156,13 @@ def refusal(message: str, program: str) -> GemelError:
             resolution="name a working directory that is in the container",
         )
     if "setrlimit" in message:
-        return Failed(
+        return Unsupported(
             "error setting rlimits: operation not permitted",
             details=message,
             resolution="the engine has no CAP_SYS_RESOURCE: ask for ulimits below its own",
         )
     if "oom_score_adj" in message:
-        return Failed(
+        return Unsupported(
             "error setting oom_score_adj: permission denied",
             details=message,
             resolution="the engine has no CAP_SYS_RESOURCE: ask for no lower value than its own",

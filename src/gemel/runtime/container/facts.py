@@ -85,6 +85,8 @@ class Profiles:
                 raise InvalidInput("the seccomp profile is not JSON", str(error)) from error
             if not isinstance(given, dict):
                 raise InvalidInput("the seccomp profile is no JSON object")
+            if not isinstance(given.get("defaultAction"), str):
+                raise InvalidInput("the seccomp profile has no defaultAction")
             return given
         try:
             facts = self._path.stat()
