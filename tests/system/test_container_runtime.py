@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gemel.errors import Failed, GemelError, InvalidInput
+from gemel.errors import GemelError, InvalidInput, Unsupported
 from gemel.model.instance import (
     Device,
     GuestFile,
@@ -82,7 +82,7 @@ async def test_limits_beyond_the_engines_own(harness: Harness) -> None:
             got = await harness.run(
                 harness.shell("ulimit -n; cat /proc/self/oom_score_adj", resources=resources)
             )
-        except Failed as error:
+        except Unsupported as error:
             assert words in error.brief and "CAP_SYS_RESOURCE" in error.resolution
             _nothing_left(harness)
         else:

@@ -20,6 +20,7 @@ from gemel.errors import (
     InvalidInput,
     NotFound,
     Unavailable,
+    Unsupported,
 )
 from gemel.host import rooted
 from gemel.runtime.container import archive, crun, facts, seccomp, top, users
@@ -132,8 +133,8 @@ def test_profiles(tmp_path: Path) -> None:
     os.replace(other, file)
     assert (profiles.get("default") or {})["a"] == 2
     assert profiles.get("unconfined") is None
-    assert profiles.get('{"b": 3}') == {"b": 3}
-    for wrong in ("{", "[]"):
+    assert profiles.get('{"defaultAction": "b"}') == {"defaultAction": "b"}
+    for wrong in ("{", "[]", "{}"):
         with pytest.raises(InvalidInput):
             profiles.get(wrong)
 
@@ -151,8 +152,8 @@ def test_profiles(tmp_path: Path) -> None:
         ("open executable: Permission denied", "/x", CommandNotRunnable, "permission denied"),
         ("chdir `/x`: No such file or directory", "x", CommandNotFound, "no such file"),
         ("chdir `/x`: Not a directory", "x", CommandNotRunnable, "chdir"),
-        ("setrlimit `RLIMIT_NOFILE`: Operation not permitted", "x", Failed, "rlimits"),
-        ("write to `/proc/self/oom_score_adj`: Permission denied", "x", Failed, "oom_score_adj"),
+        ("setrlimit `RLIMIT_NOFILE`: Operation not permitted", "x", Unsupported, "rlimits"),
+        ("write to `/proc/self/oom_score_adj`: Permission denied", "x", Unsupported, "oom_score_adj"),
         ("container `x` does not exist", "", NotFound, "no such container"),
         ("anything else", "x", Failed, "unable to start"),
     ],
