@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gemel.errors import GemelError, InvalidInput, Unsupported
+from gemel.errors import Failed, GemelError, InvalidInput, Unsupported
 from gemel.model.instance import (
     Device,
     GuestFile,

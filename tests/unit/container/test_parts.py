@@ -153,7 +153,12 @@ def test_profiles(tmp_path: Path) -> None:
         ("chdir `/x`: No such file or directory", "x", CommandNotFound, "no such file"),
         ("chdir `/x`: Not a directory", "x", CommandNotRunnable, "chdir"),
         ("setrlimit `RLIMIT_NOFILE`: Operation not permitted", "x", Unsupported, "rlimits"),
-        ("write to `/proc/self/oom_score_adj`: Permission denied", "x", Unsupported, "oom_score_adj"),
+        (
+            "write to `/proc/self/oom_score_adj`: Permission denied",
+            "x",
+            Unsupported,
+            "oom_score_adj",
+        ),
         ("container `x` does not exist", "", NotFound, "no such container"),
         ("anything else", "x", Failed, "unable to start"),
     ],
