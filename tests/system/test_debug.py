@@ -61,7 +61,11 @@ services:
     working_dir: /app
     user: "1000"
     command: [python3, -u, main.py]
-    volumes: ["./vm:/app:ro"]
+    configs: [{source: program, target: /app/main.py}]
+    develop:
+      watch: [{action: sync, path: ./vm, target: /app}]
+configs:
+  program: {file: ./vm/main.py}
 """
 
 
@@ -106,7 +110,7 @@ def debugging(engine: EngineProcess, folder: Path, *args: str) -> Iterator[int]:
     )
     assert process.stdout is not None and process.stderr is not None
     try:
-        ready = select.select([process.stdout], [], [], 240)[0]
+        ready = select.select([process.stdout], [], [], 330)[0]
         line = process.stdout.readline() if ready else ""
         if not line.startswith("127.0.0.1:"):
             os.killpg(process.pid, signal.SIGTERM)
@@ -123,6 +127,7 @@ def debugging(engine: EngineProcess, folder: Path, *args: str) -> Iterator[int]:
             raise
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("service", ["box", "vm"])
 def test_a_breakpoint_of_python(engine: EngineProcess, project: Path, service: str) -> None:
     """In both runtimes: the editor's launch.json leads to the line, and the service goes on."""
@@ -135,7 +140,7 @@ def test_a_breakpoint_of_python(engine: EngineProcess, project: Path, service: s
             m | {"localRoot": m["localRoot"].replace("${workspaceFolder}", str(project))}
             for m in mine["pathMappings"]
         ]
-        dap = Dap(port)
+        dap = Dap(port, timeout=300)
         frame = stop_at(dap, source, 6, mappings)
         assert (frame["name"], frame["line"]) == ("work", 6)
         assert frame["source"]["path"] == source

@@ -17,7 +17,7 @@ KINDS = ("python", "node", "gdb")
 #: Ports that editors expect, by kind.
 PORTS = {"python": 5678, "node": 9229, "gdb": 2345}
 #: Seconds that it may take: an emulated guest imports debugpy slowly.
-PATIENCE = 180.0
+PATIENCE = 300.0
 _LINE_MOST = 1 << 20
 #: What Node is started with when it is to wait for its inspector.
 NODE_WAITS = "NODE_OPTIONS=--inspect-brk=127.0.0.1:9229"
