@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -148,6 +149,7 @@ void touch_changed(const uint8_t *payload, size_t length)
 		switch (fork()) {
 		case 0:
 			prctl(PR_SET_NAME, "gemel-touch");
+			setpriority(PRIO_PROCESS, 0, 10); /* after the service */
 			/* none of the sessions' pipes: someone waits for their end */
 			if (dup2(pair[0], 3) < 0 || syscall(SYS_close_range, 4U, ~0U, 0U) < 0)
 				_exit(1);

@@ -17,7 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_WATCHES = 8192, MAX_PENDING = 256, SETTLE_MS = 40, LONGEST_MS = 200 };
+enum { MAX_WATCHES = 8192, MAX_PENDING = 256, SETTLE_MS = 40, LONGEST_MS = 200,
+       PAUSE_MS = 4 };
 
 /* Not IN_ATTRIB and IN_CLOSE_WRITE: those are what the agent makes of a change. */
 static const uint32_t wanted = IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO |
@@ -35,6 +36,8 @@ static struct {
     struct place pending[MAX_PENDING];
     size_t n_pending;
     int64_t first; /* when the first of `pending` came */
+    int64_t quiet_until;
+    bool crowded[MAX_SHARES]; /* more has changed there than `pending` holds */
     bool full_told;
 } w;
 
@@ -55,34 +58,32 @@ static void put(uint8_t share, const char *text)
         _exit(0);
 }
 
+/* Each costs the guest some file operations, so many at once are followed by a pause. */
 static void flush(void)
 {
+    size_t told = w.n_pending;
     for (size_t i = 0; i < w.n_pending; i++) {
         put(w.pending[i].share, w.pending[i].path);
         free(w.pending[i].path);
     }
+    for (size_t i = 0; i < w.launch->n_shares; i++) {
+        if (w.crowded[i])
+            put((uint8_t)i, "");
+        w.crowded[i] = false;
+    }
     w.n_pending = 0;
+    w.quiet_until = clock_ms() + (int64_t)told * PAUSE_MS;
 }
 
-/* Something has changed there. Too many at once: it is said of the share as a whole. */
+/* Something has changed there. What is too much at once is said of the share as a whole. */
 static void note(uint8_t share, const char *path)
 {
     for (size_t i = 0; i < w.n_pending; i++)
-        if (w.pending[i].share == share &&
-            (!*w.pending[i].path || !strcmp(w.pending[i].path, path)))
+        if (w.pending[i].share == share && !strcmp(w.pending[i].path, path))
             return;
     if (w.n_pending == MAX_PENDING) {
-        size_t kept = 0;
-        for (size_t i = 0; i < w.n_pending; i++) {
-            if (w.pending[i].share == share)
-                free(w.pending[i].path);
-            else
-                w.pending[kept++] = w.pending[i];
-        }
-        w.n_pending = kept;
-        path = "";
-        if (kept == MAX_PENDING)
-            flush();
+        w.crowded[share] = true;
+        return;
     }
     char *copy = strdup(path);
     if (!copy)
@@ -90,6 +91,21 @@ static void note(uint8_t share, const char *path)
     if (!w.n_pending)
         w.first = clock_ms();
     w.pending[w.n_pending++] = (struct place){0, share, copy};
+}
+
+/* How long to wait for more, in ms. */
+static int patience(void)
+{
+    int64_t quiet = w.quiet_until - clock_ms();
+    if (!w.n_pending)
+        return -1;
+    return quiet > SETTLE_MS ? (int)quiet : SETTLE_MS;
+}
+
+static bool is_due(bool settled)
+{
+    int64_t now = clock_ms();
+    return w.n_pending && now >= w.quiet_until && (settled || now - w.first > LONGEST_MS);
 }
 
 /* Index of the watch, or of where it would be. */
@@ -311,14 +327,14 @@ _Noreturn void watcher_run(const struct launch *launch, int pipe)
     begin();
     for (;;) {
         struct pollfd p[] = {{w.notify, POLLIN, 0}, {pipe, 0, 0}};
-        int heard = poll(p, 2, w.n_pending ? SETTLE_MS : -1);
+        int heard = poll(p, 2, patience());
         if (heard < 0 && errno != EINTR)
             _exit(1);
         if (p[1].revents)
             _exit(0); /* nobody reads any more */
         if (heard > 0)
             hear();
-        if (w.n_pending && (heard == 0 || clock_ms() - w.first > LONGEST_MS))
+        if (is_due(heard == 0))
             flush();
     }
 }
