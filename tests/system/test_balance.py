@@ -107,8 +107,8 @@ def mixed(own: EngineProcess, tmp_path_factory: pytest.TempPathFactory) -> Mixed
 
 def test_a_name_leads_evenly_to_containers_and_micro_vms(mixed: Mixed) -> None:
     replicas = [f"{mixed.name}-{service}-{n}" for service in ("web", "vmweb") for n in (1, 2)]
-    found = mixed.answers("http://shared/", 40)
-    assert found == {mixed.hosts[name]: 10 for name in replicas}
+    found = mixed.answers("http://shared/", 20)
+    assert found == {mixed.hosts[name]: 5 for name in replicas}
     client = f"{mixed.name}-client-1"
     assert len(mixed.addresses(client, "shared")) == 1
     assert mixed.addresses(client, "shared")[0] not in {mixed.address(name) for name in replicas}
@@ -140,6 +140,23 @@ def test_an_instance_reaches_itself_by_the_address(mixed: Mixed) -> None:
 
 def test_a_host_port_leads_evenly_to_all_replicas(mixed: Mixed) -> None:
     assert mixed.published(10) == {mixed.one: 5, mixed.two: 5}
+
+
+def test_faults_hold_on_the_way_by_the_address(mixed: Mixed) -> None:
+    for fault, failing in (
+        ("--down", True),
+        ("--http-status=503", True),
+        ("--latency=20ms", False),
+    ):
+        mixed("fault", "add", "client", "web", fault)
+        try:
+            client = f"{mixed.name}-client-1"
+            address = mixed.addresses(client, "web")[0]
+            loop = f"for n in 1 2; do timeout 5 wget -qO- http://{address}/ || echo failed; done"
+            said = set(mixed.shell(client, loop).split())
+            assert said == ({"failed"} if failing else {mixed.one, mixed.two}), fault
+        finally:
+            mixed("fault", "clear")
 
 
 def test_who_is_not_ready_gets_no_new_connection(mixed: Mixed) -> None:

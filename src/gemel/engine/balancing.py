@@ -124,6 +124,15 @@ async def load(core: Core) -> None:
         core.virtual[one.key] = one.address
 
 
+def owned(core: Core, ids: set[str]) -> list[tuple[str, str]]:
+    """Network and address of the virtual addresses that lead to none but these containers."""
+    return [
+        (key[0], core.virtual[key])
+        for key, members in _sharing(core).items()
+        if key in core.virtual and {member.id for member in members} <= ids
+    ]
+
+
 def led_to(core: Core) -> dict[str, tuple[str, ...]]:
     """By address of an instance, the virtual addresses that lead to it."""
     found: dict[str, tuple[str, ...]] = {}

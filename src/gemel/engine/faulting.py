@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+from gemel.engine import balancing
 from gemel.engine.core import Core, log
 from gemel.engine.facade import Json
 from gemel.engine.peers import peer
@@ -167,7 +168,23 @@ class Faults:
         for network, mine, theirs in self._edges(wanted):
             mac = self.core.net.mac_for(self.core.networks[network].gateway)
             found.setdefault(mac, {})[mine, theirs] = None
+        for network, mine, theirs in self._virtual_edges(wanted):
+            mac = self.core.net.mac_for(self.core.networks[network].gateway)
+            found.setdefault(mac, {})[mine, theirs] = None
         return {mac: tuple(pairs) for mac, pairs in found.items()}
+
+    def _virtual_edges(self, wanted: FaultRequest) -> Iterator[tuple[str, str, str]]:
+        """The same to the addresses by which callers reach any of the target's replicas."""
+        try:
+            sources = self._instances(wanted.source, wanted.project)
+            targets = self._instances(wanted.target, wanted.project)
+        except NotFound:
+            return
+        for network, address in balancing.owned(self.core, {one.id for one in targets}):
+            for one in sources:
+                for mine in one.endpoints:
+                    if mine.network_id == network and mine.address:
+                        yield network, mine.address, address
 
     def _edges(self, wanted: FaultRequest) -> Iterator[tuple[str, str, str]]:
         """Network, address from, address to, of all that the fault is about."""

@@ -46,7 +46,7 @@ def ruleset(table: str, edges: Sequence[Diverted]) -> str:
         "{ type filter hook prerouting priority -300; policy accept; }",
         f"flush chain bridge {table} divert",
         f"add table ip {table}",
-        f"add chain ip {table} divert {{ type nat hook prerouting priority -101; policy accept; }}",
+        f"add chain ip {table} divert {{ type nat hook prerouting priority -102; policy accept; }}",
         f"flush chain ip {table} divert",
     ]
     macs = sorted({mac for edge in edges for mac in edge.pairs})
