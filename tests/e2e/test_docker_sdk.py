@@ -188,10 +188,14 @@ async def test_exec_and_websocket_of_aiodocker(aio: aiodocker.Docker) -> None:
 
 async def test_images_and_events_of_aiodocker(aio: aiodocker.Docker) -> None:
     subscriber = aio.events.subscribe()
-    await aio.images.tag(IMAGE, repo="aio/image", tag="1")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
-            event = await subscriber.get()
+            # the subscription begins some time after the call: what was before it is not told
+            await aio.images.tag(IMAGE, repo="aio/image", tag="1")
+            try:
+                event = await asyncio.wait_for(subscriber.get(), 2)
+            except TimeoutError:
+                continue
             assert event is not None
             if event["Type"] == "image" and event["Action"] == "tag":
                 break

@@ -85,6 +85,12 @@ def _port(want: str, port: int, protocol: str) -> bool:
     return inside and protocol == (kind or "tcp")
 
 
+def _untagged(name: str) -> str:
+    """An image's name without its tag or digest."""
+    head, slash, last = name.partition("@")[0].rpartition("/")
+    return head + slash + last.partition(":")[0]
+
+
 def event(one: Mapping[str, Any], wanted: Filters) -> bool:
     """Whether an event passes (Docker Engine API: GET /events, filters)."""
     actor = one["Actor"]
@@ -100,8 +106,9 @@ def event(one: Mapping[str, Any], wanted: Filters) -> bool:
             good = one["Type"] == key and any(
                 actor["ID"].startswith(v) or attributes.get("name") == v for v in values
             )
-            if key == "image" and one["Type"] == "container":
-                good = attributes.get("image") in values
+            if key == "image" and one["Type"] in ("image", "container"):
+                name = attributes.get("image" if one["Type"] == "container" else "name", "")
+                good = good or bool({name, _untagged(name)} & set(values))
         elif key == "scope":
             good = one["scope"] in values
         else:
