@@ -79,6 +79,7 @@ def test_out_of_memory(engine: EngineProcess) -> None:
     found = newest(engine, "greedy")
     assert found["Kind"] == "oom" and found["OOMKilled"]
     assert "16 MiB" in found["Reasons"][0]
+    assert found["Memory"].startswith("at most 1") and "of 16 MiB" in found["Memory"]
     engine.gemel("rm", "-f", "greedy")
 
 

@@ -48,6 +48,8 @@ class Reports:
         self._shelf = Shelf(core.paths.root / "reports")
         self._good: dict[str, Good] = {}
         self._last: dict[str, tuple[float, int]] = {}
+        self._peaks: dict[str, int] = {}
+        """Bytes of memory that the last run of those that failed took at most."""
         self.curves = Curves(core)
 
     async def prepare(self) -> None:
@@ -109,8 +111,10 @@ class Reports:
             self._last[one.id] = (last, more + 1)
             return
         self._last[one.id] = (time.monotonic(), 0)
-        if len(self._last) > 1000:
-            self._last.pop(next(iter(self._last)))
+        await self._note_peak(one)
+        for known in (self._last, self._peaks):
+            if len(known) > 1000:
+                known.pop(next(iter(known)))
         try:
             id = f"{int(time.time() * 1000):013d}-{one.id[:12]}"
             parts = {
@@ -124,6 +128,13 @@ class Reports:
             self._core.emit(one, "report", report=id)
         except Exception:
             log.exception("a report of %s", one.name)
+
+    async def _note_peak(self, one: Container) -> None:
+        """What is still there of the run's figures. A guest that is gone tells nothing."""
+        self._peaks.pop(one.id, None)
+        with contextlib.suppress(GemelError, OSError, TimeoutError):
+            async with asyncio.timeout(1):
+                self._peaks[one.id] = (await self._core.runtime(one).usage(one.id)).memory_peak
 
     def _facts(self, one: Container, kind: str, id: str, more: int) -> Json:
         labels = one.request.labels or {}
@@ -189,11 +200,13 @@ class Reports:
     def memory(self, one: Container) -> str:
         """What it used at the last look, in words; empty if nobody looked."""
         seen = self.curves.of(one.id)
+        limit = (one.request.host_config or HostConfig()).memory or 0
+        of = f" of {limit >> 20} MiB" if limit else ""
+        if not one.state.running and (peak := self._peaks.get(one.id, 0)):
+            return f"at most {peak / 2**20:.1f} MiB{of} in the run that failed"
         if not seen:
             return ""
         last, most = seen[-1], max(sample.memory for sample in seen)
-        limit = (one.request.host_config or HostConfig()).memory or 0
-        of = f" of {limit >> 20} MiB" if limit else ""
         ago = why.span(time.time() - last.time)
         text = f"{last.memory / 2**20:.1f} MiB{of} {ago} ago"
         return text + (f", at most {most / 2**20:.1f} MiB before" if most > last.memory else "")

@@ -441,7 +441,9 @@ class ContainerRuntime:
             resize(live.paths.control, rows, columns)
 
     async def usage(self, id: str) -> Usage:
-        self._running(id)
+        """Of one that has ended too, until it is cleaned up."""
+        if id not in self._live:
+            self._running(id)
         return self._cgroups.usage(self._group(id))
 
     async def processes(self, id: str, ps_args: str) -> tuple[list[str], list[list[str]]]:
