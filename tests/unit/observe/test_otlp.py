@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import struct
@@ -18,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from gemel.engine import otelmetrics
 from gemel.errors import InvalidInput
 from gemel.observe.capture.records import Call, Peer
-from gemel.observe.tracing import export, inflate, otlp, store
+from gemel.observe.tracing import export, inflate, listen, otlp, store
 from gemel.observe.tracing.grpc import GrpcProtocol
 from gemel.observe.tracing.records import Ask, Point
 from gemel.observe.tracing.store import Store
@@ -173,6 +174,28 @@ def test_rubbish_ends_one_connection_only(pieces: list[bytes], after_preface: bo
         if not server.wire.closed:
             server.protocol.data_received(piece)
     server.protocol.connection_lost(None)
+
+
+async def test_one_sender_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "OF_ONE", 3)
+    intake = listen.Intake(lambda what, message, address: None, lambda: None)
+    server = await asyncio.get_running_loop().create_server(intake.protocol, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    taken = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+    late, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(late.read(), 10) == b""
+    writer.close()
+    for reader, one in taken:  # those go on
+        one.write(b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"404" in await asyncio.wait_for(reader.readline(), 10)
+        one.close()
+    server.close()
+    for _ in range(200):
+        if not intake.connections:
+            break
+        await asyncio.sleep(0.02)
+    assert not intake.connections
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,9 @@ from gemel.observe.tracing.inflate import LIMIT, inflate
 log = logging.getLogger("gemel.traces")
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-#: Connections at once; seconds that a client may take until its first bytes, or be silent.
-CONNECTIONS, PATIENCE, IDLE = 512, 20.0, 300.0
+#: Connections at once, and of one address; seconds that a client may take until its first bytes,
+#: or be silent.
+CONNECTIONS, OF_ONE, PATIENCE, IDLE = 512, 64, 20.0, 300.0
 _PATHS = {f"/v1/{what}": what for what in ("traces", "logs", "metrics")}
 
 #: what, message, address of the sender.
@@ -35,7 +37,8 @@ class Intake:
     def __init__(self, take: Take, refused: Callable[[], None]) -> None:
         self._take = take
         self._refused = refused
-        self.connections = 0
+        self.connections: Counter[str] = Counter()
+        """By address."""
         self._http = web.Server(
             self._handle, access_log=None, auto_decompress=False, max_line_size=16384,
             keepalive_timeout=IDLE,
@@ -102,6 +105,7 @@ class _Sniffer(asyncio.Protocol):
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._first = b""
+        self._address = ""
         self._transport: asyncio.Transport | None = None
         self._late: asyncio.TimerHandle | None = None
         self._inner: Any = None
@@ -110,8 +114,11 @@ class _Sniffer(asyncio.Protocol):
         """Closes a connection that is one too many."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._intake.connections += 1
-        if self._intake.connections > CONNECTIONS:
+        peer = transport.get_extra_info("peername")
+        self._address = peer[0] if peer else ""
+        there = self._intake.connections
+        there[self._address] += 1
+        if there.total() > CONNECTIONS or there[self._address] > OF_ONE:
             transport.abort()
             return
         self._late = asyncio.get_running_loop().call_later(PATIENCE, transport.abort)
@@ -123,8 +130,7 @@ class _Sniffer(asyncio.Protocol):
             self._inner.data_received(data)
             return
         self._first += data
-        address = self._transport.get_extra_info("peername") if self._transport else None
-        self._inner = self._intake.spoken(self._first, address[0] if address else "")
+        self._inner = self._intake.spoken(self._first, self._address)
         if self._inner is not None:
             self._inner.connection_made(self._transport)
             first, self._first = self._first, b""
@@ -152,7 +158,10 @@ class _Sniffer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end of it."""
-        self._intake.connections -= 1
+        there = self._intake.connections
+        there[self._address] -= 1
+        if there[self._address] <= 0:
+            del there[self._address]
         if self._late is not None:
             self._late.cancel()
         if self._inner is not None:
