@@ -79,4 +79,8 @@ def test_lines_of_services_by_time_level_and_field(engine: EngineProcess, tmp_pa
     assert len(picked) == 1 and picked[0].startswith("one-1")
     wrong = engine.gemel(*logs, "--level", "loud", check=False)
     assert wrong.returncode != 0 and "`loud` is no level" in wrong.stderr
+    events = ("-p", "talk", "events", "--since", "10m", "--until", "0s", "--format")
+    told = [json.loads(row) for row in engine.gemel(*events, "json").stdout.splitlines()]
+    assert "start" in {event["Action"] for event in told}
+    assert "container start" in engine.gemel(*events, "{{.Type}} {{.Action}}").stdout
     engine.gemel("-p", "talk", "down", "-t", "0", cwd=tmp_path)

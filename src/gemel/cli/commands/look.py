@@ -101,7 +101,8 @@ def _find(app: App, name: str, kinds: list[str]) -> list[Any]:
 
 @command()
 @click.argument("names", nargs=-1, type=TARGETS, metavar="[SERVICE]...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as Compose.")
+@click.option("--format", "form", default="", help="json (an object a line, as docker), template.")
 @click.option("--since", default="", metavar="TIME", help="From then on (also 10m).")
 @click.option("--until", default="", metavar="TIME", help="Up to then.")
 @click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only those.")
@@ -111,6 +112,7 @@ def events(
     app: App,
     names: tuple[str, ...],
     as_json: bool,
+    form: str,
     since: str,
     until: str,
     filters: tuple[str, ...],
@@ -130,7 +132,19 @@ def events(
         attributes = event.get("Actor", {}).get("Attributes") or {}
         if names and attributes.get(SERVICE) not in names and attributes.get("name") not in names:
             continue
-        output.say(json.dumps(_as_compose(event)) if as_json else _line(event))
+        if form:
+            output.say(_formatted(event, form))
+        else:
+            output.say(json.dumps(_as_compose(event)) if as_json else _line(event))
+
+
+def _formatted(event: dict[str, Any], form: str) -> str:
+    """An event as docker's ``--format`` prints it."""
+    if form == "json":
+        return json.dumps(event, ensure_ascii=False)
+    from gemel.cli import template
+
+    return template.render(template.unescape(form), event)
 
 
 def _stamp(event: dict[str, Any]) -> str:
