@@ -376,6 +376,22 @@ def test_a_terminal(page: Page, name: str) -> None:
     expect(page.frame_locator("iframe").locator("#over")).to_be_hidden()
 
 
+@pytest.mark.parametrize("name", ["shop-web-1", "shop-vm-1"])
+def test_a_shell_ends_with_its_page(shop: EngineProcess, page: Page, name: str) -> None:
+    id = shop.ok("GET", f"/containers/{name}/json")["Id"]
+    view(page, f"terminal/{id}")
+    screen = page.frame_locator("iframe").locator(".xterm-rows")
+    expect(screen).to_contain_text("#")
+    page.keyboard.type("sleep 4242\n")
+
+    def asleep() -> bool:
+        return "sleep 4242" in shop.gemel("top", name).stdout
+
+    until(asleep)
+    page.goto("about:blank")
+    until(lambda: not asleep())
+
+
 def test_reports_of_comparisons(page: Page) -> None:
     view(page, "reports")
     expect(page.locator("main")).to_contain_text("gemel compare SERVICE")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import Any
 
 import msgspec
@@ -21,7 +22,13 @@ MOST, PIECE = 32, 32 << 10
 PATIENCE = 60.0
 
 #: The nicest shell that there is; TERM is what xterm.js understands.
-SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash; exec sh")
+#: It says its number first, so that it can be ended when the page goes.
+SHELL = (
+    "/bin/sh",
+    "-c",
+    r"printf '\033]7711;%s\007' $$; command -v bash >/dev/null 2>&1 && exec bash; exec sh",
+)
+_NUMBER = re.compile(rb"\x1b\]7711;(\d{1,9})\x07")
 ENV = ("TERM=xterm-256color", "COLORTERM=truecolor", "LANG=C.UTF-8")
 
 
@@ -54,6 +61,7 @@ async def run(upstream: Upstream, id: str, socket: web.WebSocketResponse, query:
         await _tell(socket, {"error": error.brief, "resolution": error.resolution})
         return
     try:
+        number = await _number(reader, socket)
         output = asyncio.create_task(_output(reader, socket), name="terminal output")
         input = asyncio.create_task(_input(upstream, exec_id, socket, writer), name="terminal")
         await asyncio.wait({output, input}, return_when=asyncio.FIRST_COMPLETED)
@@ -63,8 +71,39 @@ async def run(upstream: Upstream, id: str, socket: web.WebSocketResponse, query:
         await asyncio.gather(output, input, return_exceptions=True)
         if ended:
             await _ended(upstream, exec_id, socket)
+        elif number:
+            await _hang_up(upstream, id, exec_id, number)
     finally:
         writer.close()
+
+
+async def _number(reader: asyncio.StreamReader, socket: web.WebSocketResponse) -> int:
+    """The shell's process number, which it says first; 0 if what comes is something else."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            said = await reader.readuntil(b"\x07")
+    except asyncio.IncompleteReadError as error:
+        said = error.partial
+    except (TimeoutError, asyncio.LimitOverrunError):
+        return 0
+    found = _NUMBER.fullmatch(said)
+    if found is None:
+        await socket.send_bytes(said)
+        return 0
+    return int(found[1])
+
+
+async def _hang_up(upstream: Upstream, id: str, exec_id: str, number: int) -> None:
+    """Ends the shell of a page that has gone: a program of `exec` would go on without it."""
+    with contextlib.suppress(GemelError):
+        if not (await upstream.call("GET", path("exec", exec_id, "json"))).get("Running"):
+            return
+        made = await upstream.call(
+            "POST",
+            path("containers", id, "exec"),
+            body={"Cmd": ["/bin/sh", "-c", f"kill -HUP {number}"]},
+        )
+        await upstream.call("POST", path("exec", str(made["Id"]), "start"), body={"Detach": True})
 
 
 async def _ended(upstream: Upstream, exec_id: str, socket: web.WebSocketResponse) -> None:
