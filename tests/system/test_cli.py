@@ -258,7 +258,8 @@ def test_a_reader_that_leaves_is_nothing_to_talk_about(engine: EngineProcess) ->
 
 def test_version_env_info(engine: EngineProcess) -> None:
     assert "API 1." in engine.gemel("version").stdout
-    assert engine.gemel("env").stdout == f"export DOCKER_HOST=unix://{engine.paths.socket}\n"
+    told = f"export DOCKER_HOST=unix://{engine.paths.socket} DOCKER_BUILDKIT=0\n"
+    assert engine.gemel("env").stdout == told
     assert engine.gemel("env", "--unset").stdout == "unset DOCKER_HOST\n"
     assert f"Root: {engine.paths.root}" in engine.gemel("info").stdout
 
