@@ -260,7 +260,7 @@ def test_version_env_info(engine: EngineProcess) -> None:
     assert "API 1." in engine.gemel("version").stdout
     told = f"export DOCKER_HOST=unix://{engine.paths.socket} DOCKER_BUILDKIT=0\n"
     assert engine.gemel("env").stdout == told
-    assert engine.gemel("env", "--unset").stdout == "unset DOCKER_HOST\n"
+    assert engine.gemel("env", "--unset").stdout == "unset DOCKER_HOST DOCKER_BUILDKIT\n"
     assert f"Root: {engine.paths.root}" in engine.gemel("info").stdout
 
 
