@@ -384,6 +384,9 @@ class NetworkManager:
             found.append(Finding("firewall", "warning", details, resolution))
         for gateway, reason in self._resolver.held.failures.items():
             found.append(Finding("names", "warning", f"no DNS server on {gateway}: {reason}"))
+        if not await translate.possible():
+            details = "names of several replicas lead to all their addresses, not to a virtual one"
+            found.append(Finding("balancing", "warning", details, "run: modprobe br_netfilter"))
         if not Path("/dev/net/tun").exists():
             found.append(
                 Finding("tun", "missing", "micro VMs need /dev/net/tun", "run: modprobe tun")

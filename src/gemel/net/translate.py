@@ -41,6 +41,20 @@ async def available() -> bool:
     return True
 
 
+async def possible() -> bool:
+    """Whether ``available`` would say so; loads nothing. Never raises."""
+    if _SWITCHES.exists():
+        return True
+    modprobe = run.find("modprobe")
+    if modprobe is None:
+        return False
+    try:
+        done = await run.run([modprobe, "-n", "-q", "br_netfilter"], timeout=10, check=False)
+    except GemelError:
+        return False
+    return done.status == 0
+
+
 def place(bridge: str, addresses: Collection[str]) -> None:
     """Gives a bridge these virtual addresses, and no others. Raises Failed.
 

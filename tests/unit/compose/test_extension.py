@@ -38,6 +38,9 @@ def test_checks() -> None:
 def test_labels_and_drain() -> None:
     service = Service("web", {"x-gemel": {"restart-on-unhealthy": True, "drain": "1.5s"}})
     assert extension.labels(service) == {"gemel.restart-on-unhealthy": "true"}
+    listed = Service("web", {"deploy": {"endpoint_mode": "dnsrr"}})
+    assert extension.labels(listed) == {"gemel.endpoint-mode": "dnsrr"}
+    assert extension.labels(Service("web", {"deploy": {"endpoint_mode": "vip"}})) == {}
     quiet = Service("web", {"x-gemel": {"otel": False}})
     assert extension.labels(quiet) == {"gemel.otel": "false"}
     assert extension.labels(Service("web", {"x-gemel": {"otel": True}})) == {}
