@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import logging
 import os
-import select
-import signal
 import sys
 from pathlib import Path
 
 import msgspec
 
 from gemel.errors import Failed, GemelError
-from gemel.host import files, run
-from gemel.host.privileges import start_time
+from gemel.host import files, helper, run
 from gemel.model.network import Balanced, Endpoint, NetworkInfo
 from gemel.net.dns.protocol import CONTROL_LIMIT, Done, Hello, Order, Snapshot, version
 
@@ -104,13 +101,9 @@ class Resolver:
                 await self._start()
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        # by way of a descriptor: a path of more than 107 bytes cannot be connected to
-        folder = os.open(self._folder, os.O_PATH | os.O_CLOEXEC)
-        try:
-            path = f"/proc/self/fd/{folder}/control.sock"
-            return await asyncio.open_unix_connection(path, limit=CONTROL_LIMIT)
-        finally:
-            os.close(folder)
+        one = await asyncio.to_thread(helper.connect, self._folder)
+        one.setblocking(False)
+        return await asyncio.open_unix_connection(sock=one, limit=CONTROL_LIMIT)
 
     async def _start(self) -> None:
         files.folder(self._folder)
@@ -154,28 +147,10 @@ class Resolver:
 
     def _kill(self) -> None:
         """Ends a server that does not answer, if its pid file names one that lives."""
-        try:
-            pid, started = map(int, (self._folder / "pid").read_text().split())
-            fd = os.pidfd_open(pid)
-        except (OSError, ValueError):
-            return
-        try:
-            if start_time(pid) == started:
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
-                ended = select.poll()
-                ended.register(fd, select.POLLIN)
-                ended.poll(END * 1000)
-                os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
-        except (ProcessLookupError, ChildProcessError):
-            pass
-        finally:
-            os.close(fd)
+        helper.kill(self._folder)
 
     def _log_tail(self) -> str:
-        try:
-            return "\n".join((self._folder / "log").read_text().splitlines()[-10:])
-        except OSError:
-            return ""
+        return helper.log_tail(self._folder, 10)
 
     async def detach(self) -> None:
         """Lets go of the server, which goes on."""

@@ -14,8 +14,7 @@ from pathlib import Path
 import msgspec
 
 from gemel.errors import Failed, GemelError
-from gemel.host import files, run
-from gemel.observe import owned
+from gemel.host import files, helper, run
 from gemel.observe.capture.records import LIMIT, Done, Order, Query, Snapshot, Sums
 
 log = logging.getLogger("gemel.traffic")
@@ -88,8 +87,8 @@ class Traffic:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._holds.clear()
-        await asyncio.to_thread(owned.kill, self._folder)
-        owned.forget(self._folder)
+        await asyncio.to_thread(helper.kill, self._folder)
+        helper.forget(self._folder)
 
     async def _keep(self) -> None:
         """Starts the process, again if it dies, and tells it of every change."""
@@ -97,7 +96,7 @@ class Traffic:
         while attempts < ATTEMPTS:
             writer: asyncio.StreamWriter | None = None
             try:
-                await asyncio.to_thread(owned.kill, self._folder)  # one that an engine before left
+                await asyncio.to_thread(helper.kill, self._folder)  # one that an engine before left
                 await self._launch()
                 reader, writer = await self._open()
                 while True:
@@ -107,7 +106,7 @@ class Traffic:
                     await self._until_change(reader)
             except (OSError, EOFError, TimeoutError, GemelError, msgspec.MsgspecError) as error:
                 self.problem = (
-                    f"{error}\n{await asyncio.to_thread(owned.log_tail, self._folder)}".strip()
+                    f"{error}\n{await asyncio.to_thread(helper.log_tail, self._folder)}".strip()
                 )
                 log.warning("the capturing process: %s", error)
             finally:
@@ -147,14 +146,14 @@ class Traffic:
         await asyncio.sleep(SETTLE)
 
     async def _open(self) -> _Streams:
-        one = await asyncio.to_thread(owned.connect, self._folder)
+        one = await asyncio.to_thread(helper.connect, self._folder)
         one.setblocking(False)
         return await asyncio.open_unix_connection(sock=one, limit=LIMIT)
 
     def feed(self) -> socket.socket | None:
         """A connection to the capturing process, to give away; None while it does not run."""
         try:
-            return owned.connect(self._folder) if self._holds.is_set() else None
+            return helper.connect(self._folder) if self._holds.is_set() else None
         except OSError as error:
             log.warning("the capturing process: %s", error)
             return None

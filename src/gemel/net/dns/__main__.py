@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
-import socket
 from pathlib import Path
 
-from gemel.host import privileges
+from gemel.host import helper, privileges
 from gemel.net.dns.server import serve
 
 
@@ -20,18 +18,7 @@ def main() -> None:
     parser.add_argument("--resolv-conf", type=Path, default=Path("/etc/resolv.conf"))
     arguments = parser.parse_args()
     folder: Path = arguments.run_dir / "dns"
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # a relative path: those of unix sockets may not be longer than 107 bytes
-    os.chdir(folder)
-    Path("control.sock").unlink(missing_ok=True)
-    before = os.umask(0o177)
-    control.bind("control.sock")
-    os.umask(before)
-    control.listen(8)
-    ready = privileges.detach(folder / "log")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    (folder / "pid").write_text(f"{os.getpid()} {privileges.start_time(os.getpid())}\n")
-    privileges.set_name("gemel-dns")
+    control, ready = helper.begin(folder, "gemel-dns", backlog=8)
     if os.geteuid() == 0:
         privileges.drop_root(keep=(privileges.NET_BIND_SERVICE,))
     asyncio.run(serve(control, arguments.resolv_conf, ready))

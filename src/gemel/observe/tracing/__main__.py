@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import socket
 from pathlib import Path
 
-from gemel.host import packets, privileges
+from gemel.host import helper, packets, privileges
 from gemel.observe.tracing.server import Server
 
 #: Bytes of address space; what is kept takes a quarter of it at most.
@@ -30,19 +29,8 @@ def main() -> None:
     parser.add_argument("--otlp", type=int, nargs="*", default=[])
     arguments = parser.parse_args()
     folder: Path = arguments.run_dir / "traces"
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # a relative path: those of unix sockets may not be longer than 107 bytes
-    os.chdir(folder)
-    Path("control.sock").unlink(missing_ok=True)
-    before = os.umask(0o177)
-    control.bind("control.sock")
-    os.umask(before)
-    control.listen(64)
     otlp = [socket.socket(fileno=number) for number in arguments.otlp]
-    ready = privileges.detach(folder / "log")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    (folder / "pid").write_text(f"{os.getpid()} {privileges.start_time(os.getpid())}\n")
-    privileges.set_name("gemel-traces")
+    control, ready = helper.begin(folder, "gemel-traces")
     packets.limit_memory(MEMORY)
     if os.geteuid() == 0:
         privileges.drop_root()

@@ -18,8 +18,7 @@ from pathlib import Path
 import msgspec
 
 from gemel.errors import Failed, GemelError
-from gemel.host import files, run
-from gemel.observe import owned
+from gemel.host import files, helper, run
 from gemel.observe.capture.records import LIMIT, Done, Peer
 from gemel.observe.tracing.records import Ask, Order
 
@@ -96,8 +95,8 @@ class Traces:
             self._otlp.close()
             self._otlp = None
         self._holds.clear()
-        await asyncio.to_thread(owned.kill, self._folder)
-        owned.forget(self._folder)
+        await asyncio.to_thread(helper.kill, self._folder)
+        helper.forget(self._folder)
 
     # --- the process ------------------------------------------------------------------
 
@@ -108,9 +107,9 @@ class Traces:
             await self._until_wanted()
             writer: asyncio.StreamWriter | None = None
             try:
-                await asyncio.to_thread(owned.kill, self._folder)  # that of an engine before
+                await asyncio.to_thread(helper.kill, self._folder)  # that of an engine before
                 await self._launch()
-                one = await asyncio.to_thread(owned.connect, self._folder)
+                one = await asyncio.to_thread(helper.connect, self._folder)
                 one.setblocking(False)
                 reader, writer = await asyncio.open_unix_connection(sock=one, limit=LIMIT)
                 while True:
@@ -119,7 +118,7 @@ class Traces:
                     pause = AGAIN
                     await self._until_change(reader)
             except (OSError, EOFError, TimeoutError, GemelError, msgspec.MsgspecError) as error:
-                tail = await asyncio.to_thread(owned.log_tail, self._folder)
+                tail = await asyncio.to_thread(helper.log_tail, self._folder)
                 self.problem = f"{error}\n{tail}".strip()
                 log.warning("the process that joins traces: %s", error)
             finally:
@@ -192,7 +191,7 @@ class Traces:
 
     def _ask(self, ask: Ask, feed: socket.socket | None) -> socket.socket:
         try:
-            one = owned.connect(self._folder)
+            one = helper.connect(self._folder)
             try:
                 line = msgspec.json.encode(Order(ask=ask)) + b"\n"
                 socket.send_fds(one, [line], [feed.fileno()] if feed is not None else [])

@@ -1,20 +1,45 @@
-"""Processes of gemel's own that end with the engine: found by their folder, told by a socket.
+"""Processes of gemel's own beside the engine: found by their folder, told by a socket.
 
-A folder holds ``control.sock``, ``pid`` (number and start time) and ``log``.
+A folder holds ``control.sock``, ``pid`` (number and start time) and ``log``. ``begin`` is for the
+process, the rest for the engine.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import select
 import signal
 import socket
 from pathlib import Path
 
+from gemel.host import privileges
 from gemel.host.privileges import start_time
 
 #: Seconds that a process has to end, and to take a connection.
 END, TAKE = 2.0, 5.0
+
+
+def begin(folder: Path, name: str, backlog: int = 64) -> tuple[socket.socket, int]:
+    """Binds the control socket, goes to the background, leaves the pid file and the log.
+
+    Gives back the socket, which listens, and a descriptor: one byte is to be written to it once
+    the process is ready. name: as ps shows it.
+    """
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # a relative path: those of unix sockets may not be longer than 107 bytes
+    os.chdir(folder)
+    Path("control.sock").unlink(missing_ok=True)
+    before = os.umask(0o177)
+    control.bind("control.sock")
+    os.umask(before)
+    control.listen(backlog)
+    ready = privileges.detach(folder / "log")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    (folder / "pid").write_text(f"{os.getpid()} {start_time(os.getpid())}\n")
+    privileges.set_name(name)
+    return control, ready
 
 
 def connect(folder: Path) -> socket.socket:
@@ -33,10 +58,10 @@ def connect(folder: Path) -> socket.socket:
         os.close(place)
 
 
-def log_tail(folder: Path) -> str:
+def log_tail(folder: Path, lines: int = 3) -> str:
     """What the process said last."""
     try:
-        return "\n".join((folder / "log").read_text().splitlines()[-3:])
+        return "\n".join((folder / "log").read_text().splitlines()[-lines:])
     except OSError:
         return ""
 
@@ -54,6 +79,8 @@ def kill(folder: Path) -> None:
             ended = select.poll()
             ended.register(fd, select.POLLIN)
             ended.poll(END * 1000)
+            with contextlib.suppress(ChildProcessError):  # it is a child only until it detaches
+                os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
     except ProcessLookupError:
         pass
     finally:
