@@ -66,6 +66,8 @@ log = logging.getLogger("gemel.microvm")
 
 #: A service's label that has it booted cold always: ``off``.
 SNAPSHOT_LABEL = "gemel.snapshot"
+#: VMs that come up at once, for each of the host's CPUs.
+BOOTS_PER_CPU = 2
 
 
 class MicroVmRuntime:
@@ -96,6 +98,8 @@ class MicroVmRuntime:
         self._debugging = debugging.Debugging()
         self.templates = Templates(paths, self._limits)
         self._not_plugged = (0.0, "")
+        # more at once are no faster, and each is slow then: some miss their deadlines
+        self._boots = asyncio.Semaphore(BOOTS_PER_CPU * (os.cpu_count() or 1))
         self._ahead: set[asyncio.Task[Any]] = set()
         self._idle = IdleVms(paths, self._limits, self._machinery)
 
@@ -197,7 +201,8 @@ class MicroVmRuntime:
     ) -> int:
         """Starts the relay, with a template where there is one."""
         folder = self._folder(spec.id)
-        async with self._template(tools, machine, spec) as (kind, guest, reason):
+        template = self._template(tools, machine, spec)
+        async with template as (kind, guest, reason), self._boots:
             await self._clear(spec.id)
             files.folder(folder)
             files.folder(spec.log.parent)
