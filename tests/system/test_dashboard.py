@@ -487,7 +487,8 @@ def test_one_process_that_can_be_ended(fresh_engine: EngineProcess) -> None:
     two = json.loads(fresh_engine.gemel("dashboard", "--format", "json").stdout)
     assert one["Started"] and not two["Started"]
     assert one["Port"] == two["Port"] and one["Url"] != two["Url"]
-    other = one["Port"] + 1
+    with socket.create_server(("127.0.0.1", 0)) as free:  # its neighbour may be in use
+        other = free.getsockname()[1]
     refused = fresh_engine.gemel("dashboard", "--port", str(other), check=False)
     assert refused.returncode != 0 and "--stop" in refused.stderr
     assert "has ended" in fresh_engine.gemel("dashboard", "--stop").stdout

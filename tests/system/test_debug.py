@@ -156,15 +156,21 @@ def test_a_breakpoint_of_python(engine: EngineProcess, project: Path, service: s
 
 
 def test_a_second_debugger(engine: EngineProcess, project: Path) -> None:
-    """What the first one loaded is still there, but the files that it came from are not."""
+    """It could not be relied on, so it is refused; started anew, the service takes one again."""
     source = str(project / "box" / "main.py")
     mappings = [{"localRoot": str(project / "box"), "remoteRoot": "/app"}]
     for _ in range(2):
+        engine.gemel("restart", "-t", "0", "box", cwd=project)
         with debugging(engine, project, "box", "--attach", "python", "--no-launch") as port:
             dap = Dap(port)
             frame = stop_at(dap, source, 6, mappings)
             assert int(local(dap, frame, "doubled")) == 2 * int(local(dap, frame, "number"))
             dap.close()  # the editor is killed: the service goes on all the same
+    again = engine.gemel(
+        "debug", "box", "--attach", "python", "--no-launch", cwd=project, check=False
+    )
+    assert again.returncode != 0
+    assert "gemel restart" in again.stderr and "Traceback" not in again.stderr, again.stderr
     state = engine.ok("GET", "/containers/debugged-box-1/json")["State"]
     assert state["Running"], state
 

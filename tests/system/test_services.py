@@ -238,7 +238,7 @@ def test_a_changed_up_rolls_over_two_replicas(app: App, runtime: str) -> None:
 def test_up_in_the_foreground_rolls_over_before_it_follows(app: App) -> None:
     text = ROLLED.replace("RUNTIME", "container").replace("COUNT", "2").replace("PORTS", "")
     text += """
-    healthcheck: {test: "test -e /w/index.html", interval: 200ms, retries: 100}
+    healthcheck: {test: "netstat -ltn | grep -q ':80 '", interval: 200ms, retries: 100}
     deploy: {update_config: {order: start-first}}
 """
     app.file(text.replace("VERSION", "one"))

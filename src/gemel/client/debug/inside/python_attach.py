@@ -73,9 +73,8 @@ def _gemel():
                     sys.path.remove(path)
                 if before is None:
                     os.environ.pop(name, None)
-            known = pydevd.get_global_debugger()
-            if known is not None:
-                known.dispose_and_kill_all_pydevd_threads(wait=False)
+            if pydevd.get_global_debugger() is not None:
+                raise RuntimeError('attached before')
             api = debugpy.server.api
             def connect(address, settings):  # as debugpy.listen, with our adapter
                 api._settrace(host=address[0], port=address[1], wait_for_ready_to_run=False,
@@ -230,6 +229,12 @@ class Injection:
         with self._listener.accept()[0] as connection:
             connection.settimeout(10)
             text = _all_of(connection).decode("utf-8", "replace")
+        if "attached before" in text:
+            # pydevd takes a second session in one process, and then misses breakpoints
+            raise Trouble(
+                "a debugger is or was attached to this process: its breakpoints would not be sure "
+                "to be hit in a second session (start the service anew: gemel restart)"
+            )
         if not text.startswith("ok"):
             raise Trouble("debugpy failed in the service's process:\n" + text)
         return text[3:]
