@@ -6,6 +6,7 @@ process, the rest for the engine.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -91,3 +92,21 @@ def forget(folder: Path) -> None:
     """Removes what a process that has ended left in its folder."""
     for name in ("control.sock", "pid", "log"):
         (folder / name).unlink(missing_ok=True)
+
+
+async def until_change(changed: asyncio.Event, reader: asyncio.StreamReader, settle: float) -> None:
+    """Waits for something to tell the process, and ``settle`` seconds for more of it.
+
+    Raises EOFError when the process ends.
+    """
+    waiting = asyncio.ensure_future(changed.wait())
+    gone = asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            raise EOFError("it has ended")
+    finally:
+        waiting.cancel()
+        gone.cancel()
+        await asyncio.gather(waiting, gone, return_exceptions=True)
+    await asyncio.sleep(settle)

@@ -103,7 +103,7 @@ class Traffic:
                     await self._tell(reader, writer)
                     self._holds.set()
                     attempts = 0
-                    await self._until_change(reader)
+                    await helper.until_change(self._changed, reader, SETTLE)
             except (OSError, EOFError, TimeoutError, GemelError, msgspec.MsgspecError) as error:
                 self.problem = (
                     f"{error}\n{await asyncio.to_thread(helper.log_tail, self._folder)}".strip()
@@ -130,20 +130,6 @@ class Traffic:
         self.pid = done.pid
         if done.error:
             raise Failed(done.error)
-
-    async def _until_change(self, reader: asyncio.StreamReader) -> None:
-        """Waits for a change of the network. Raises EOFError when the process ends."""
-        changed = asyncio.ensure_future(self._changed.wait())
-        gone = asyncio.ensure_future(reader.read(1))
-        try:
-            await asyncio.wait({changed, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
-                raise EOFError("it has ended")
-        finally:
-            changed.cancel()
-            gone.cancel()
-            await asyncio.gather(changed, gone, return_exceptions=True)
-        await asyncio.sleep(SETTLE)
 
     async def _open(self) -> _Streams:
         one = await asyncio.to_thread(helper.connect, self._folder)

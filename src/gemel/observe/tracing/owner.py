@@ -116,7 +116,7 @@ class Traces:
                     await self._tell(reader, writer)
                     self._holds.set()
                     pause = AGAIN
-                    await self._until_change(reader)
+                    await helper.until_change(self._changed, reader, SETTLE)
             except (OSError, EOFError, TimeoutError, GemelError, msgspec.MsgspecError) as error:
                 tail = await asyncio.to_thread(helper.log_tail, self._folder)
                 self.problem = f"{error}\n{tail}".strip()
@@ -158,20 +158,6 @@ class Traces:
         if not line.endswith(b"\n"):
             raise EOFError("it has ended")
         msgspec.json.decode(line, type=Done)
-
-    async def _until_change(self, reader: asyncio.StreamReader) -> None:
-        """Waits for a change of the network. Raises EOFError when the process ends."""
-        changed = asyncio.ensure_future(self._changed.wait())
-        gone = asyncio.ensure_future(reader.read(1))
-        try:
-            await asyncio.wait({changed, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
-                raise EOFError("it has ended")
-        finally:
-            changed.cancel()
-            gone.cancel()
-            await asyncio.gather(changed, gone, return_exceptions=True)
-        await asyncio.sleep(SETTLE)
 
     # --- questions --------------------------------------------------------------------
 
