@@ -7,6 +7,7 @@ import hashlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,18 +144,23 @@ def test_a_killed_engine_leaves_nothing_of_a_build(
     )  # fmt: skip
     assert client.stderr is not None
     assert any(line.strip() == "9" for line in client.stderr)
-    assert sleeping()
+    assert waited(sleeping)  # the line comes before the step's shell has started the program
     fresh_engine.kill_hard()
     client.communicate(timeout=60)
-    deadline = time.monotonic() + 60
-    while sleeping() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not sleeping()
+    assert waited(lambda: not sleeping())
     assert not files_with(fresh_engine.base, b"hush-hush")
     fresh_engine.start()
     assert not (fresh_engine.paths.images / "buildah").exists()
     (folder / "app/Dockerfile").write_text(f"FROM {IMAGE}\nRUN true\n")
     fresh_engine.gemel("build", "-t", "again", f"{folder}/app")
+
+
+def waited(condition: Callable[[], object], seconds: float = 60) -> bool:
+    """Whether it holds before that many seconds are over."""
+    deadline = time.monotonic() + seconds
+    while not (holds := bool(condition())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds
 
 
 def sleeping() -> list[str]:
