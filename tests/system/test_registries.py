@@ -10,7 +10,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,30 +198,35 @@ def digest(data: bytes) -> str:
 
 
 class Sly:
-    """A registry of one image, that can break off and lie."""
+    """A registry of one image, that can break off and lie. The last layer is the one it does
+    that with.
+    """
 
-    def __init__(self, size: int) -> None:
-        layer = make_tar({"noise": os.urandom(size)})
+    def __init__(self, *sizes: int) -> None:
+        layers = [make_tar({f"noise{n}": os.urandom(size)}) for n, size in enumerate(sizes)]
         config = json.dumps(
             {
                 "architecture": "amd64", "os": "linux", "config": {},
-                "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
+                "rootfs": {"type": "layers", "diff_ids": [digest(layer) for layer in layers]},
             }
         ).encode()  # fmt: skip
         kind = "application/vnd.docker.distribution.manifest.v2+json"
-        self.blobs = {digest(data): data for data in (config, layer)}
-        self.layer = digest(layer)
+        self.blobs = {digest(data): data for data in (config, *layers)}
+        self.layer = digest(layers[-1])
+        self.others = [digest(layer) for layer in layers[:-1]]
         self.manifest = json.dumps(
             {
                 "schemaVersion": 2, "mediaType": kind,
                 "config": {"mediaType": "application/vnd.docker.container.image.v1+json",
                            "size": len(config), "digest": digest(config)},
                 "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar",
-                            "size": len(layer), "digest": self.layer}],
+                            "size": len(layer), "digest": digest(layer)} for layer in layers],
             }
         ).encode()  # fmt: skip
         self.mode = ""
         self.fetched = 0
+        self.fetched_others = 0
+        self.cut_after: Callable[[], Awaitable[None]] | None = None
 
     def routes(self) -> list[web.RouteDef]:
         async def root(request: web.Request) -> web.Response:
@@ -240,6 +246,7 @@ class Sly:
     async def _blob(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["digest"]
         data = self.blobs[name]
+        self.fetched_others += name in self.others
         if name == self.layer:
             self.fetched += 1
             if self.mode == "blob":
@@ -248,6 +255,8 @@ class Sly:
                 answer = web.StreamResponse(headers={"Content-Length": str(len(data))})
                 await answer.prepare(request)
                 await answer.write(data[: len(data) // 2])
+                if self.cut_after is not None:
+                    await self.cut_after()
                 assert request.transport is not None
                 request.transport.abort()
                 return answer
@@ -276,6 +285,37 @@ async def test_a_registry_that_breaks_off_or_lies(store: ImageStore, tmp_path: P
         # one layer under two names, at the same time: fetched no more
         await statuses(store.pull(f"{host}/box"))
         assert sly.fetched == 1 and store.find(f"{host}/box").id == image.id
+
+
+async def have(store: ImageStore, digests: list[str]) -> None:
+    async with asyncio.timeout(30):
+        while not all(store.blobs.has(one) for one in digests):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_the_next_pull_keeps_the_layers_that_were_whole(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    sly = Sly(1 << 20, 2 << 20, 4 << 20)
+    async with served(*sly.routes()) as host:
+        sly.mode = "cut"
+        sly.cut_after = partial(have, store, sly.others)
+        with pytest.raises(GemelError):
+            await statuses(store.pull(f"{host}/box"))
+        assert sly.fetched_others == 2 and not store.images()
+        after = make_store(tmp_path)  # an engine that comes after one that was killed
+        await after.prepare()
+        sly.mode = ""
+        told = await statuses(after.pull(f"{host}/box"))
+        assert sly.fetched_others == 2 and sly.fetched == 2
+        assert told.count("Already exists") == 2 and told.count("Pull complete") == 3
+        await after.remove(f"{host}/box")  # an image's layers go with it, as ever
+        assert not after.blobs.digests()
+        sly.mode = "cut"
+        with pytest.raises(GemelError):
+            await statuses(after.pull(f"{host}/box"))
+        assert set(sly.others) <= after.blobs.digests()
+        assert (await after.prune()).size >= 3 << 20 and not after.blobs.digests()
 
 
 async def test_two_pulls_at_once_share_the_work(store: ImageStore, tmp_path: Path) -> None:

@@ -53,13 +53,17 @@ class Blobs:
         return self.path(digest).is_file()
 
     def size(self, digest: str) -> int:
-        return self.path(digest).stat().st_size
+        """In bytes; 0 if it is not there."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def read(self, digest: str, limit: int = 16 << 20) -> bytes:
         """A small blob (manifest, config). Raises InvalidInput if it is missing or too large."""
+        if self.size(digest) > limit:
+            raise InvalidInput(f"{digest} is too large for a manifest or config")
         try:
-            if self.size(digest) > limit:
-                raise InvalidInput(f"{digest} is too large for a manifest or config")
             return self.path(digest).read_bytes()
         except FileNotFoundError:
             raise InvalidInput(f"the blob {digest} is missing") from None
@@ -81,12 +85,8 @@ class Blobs:
 
     def remove(self, digest: str) -> int:
         """Removes a blob and says how many bytes that gave back."""
-        path = self.path(digest)
-        try:
-            size = path.stat().st_size
-            path.unlink()
-        except FileNotFoundError:
-            return 0
+        size = self.size(digest)
+        self.path(digest).unlink(missing_ok=True)
         return size
 
     def layer(self, digest: str, diff_id: str, limit: int) -> tuple[BinaryIO, int]:

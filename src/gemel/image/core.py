@@ -22,6 +22,7 @@ from gemel.image import reference, squash, threads
 from gemel.image.blobs import Blobs
 from gemel.image.index import ConfigFile, Index, Record
 from gemel.image.index import image as make_image
+from gemel.image.partial import Partial
 from gemel.image.tarfmt import Limits
 from gemel.model.image import Image
 from gemel.model.paths import Paths
@@ -62,6 +63,7 @@ class Core:
     ) -> None:
         self.paths = paths
         self.blobs = Blobs(paths.images)
+        self.partial = Partial(paths.images / "partial", self.blobs.size)
         self.limits = limits
         self.in_use = in_use
         self._index = Index(paths.images / "images.json")
@@ -239,6 +241,7 @@ class Core:
             self._dirty = True
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
+            self.partial.clear()
             raise Failed(
                 "there is no space left for images",
                 details=f"{error.strerror}: {self.paths.images}",
@@ -353,6 +356,7 @@ class Core:
             if not (dangling_only and image.tags) and not self.in_use(image.id)
         ]
         messages = [_untagged(tag) for image in gone for tag in image.tags]
+        self.partial.clear()
         return await self._delete(gone, messages)
 
     async def _delete(self, gone: list[Image], messages: list[dict[str, str]]) -> Removed:
@@ -372,13 +376,15 @@ class Core:
     def _sweep(self) -> int:
         """Removes blobs and file systems of no image, once nobody is bringing some in.
 
-        Gives the bytes freed now. Does not await: nothing can begin to use a blob meanwhile.
+        What a pull that broke off has brought in whole stays for a while. Gives the bytes
+        freed now. Does not await: nothing can begin to use a blob meanwhile.
         """
         self._dirty = bool(self._active)
         if self._dirty:
             return 0
         records = self._index.records
         wanted = {blob for record in records.values() for blob in record.blobs}
+        wanted |= self.partial.spared()
         freed = sum(self.blobs.remove(digest) for digest in self.blobs.digests() - wanted)
         for disk in self._disks.iterdir():
             id = "sha256:" + disk.stem

@@ -59,6 +59,7 @@ async def _adopt(
         emit({"status": "Preparing", "id": parsed.config.digest[7:19]})
     tags = [name] if name.tag and not name.digest else []
     await core.add(raw, tags=tags, digests=[f"{name.name}@{digest}"])
+    core.partial.unmark((parsed.config.digest, *(blob.digest for blob in parsed.layers or [])))
     for blob in parsed.layers or []:
         emit(layer(blob.digest, "Pull complete"))
     return new
@@ -92,7 +93,7 @@ async def _blobs(core: Core, emit: Emit, source: str, raw: bytes, options: Seque
     for blob in parsed.layers or []:
         known = core.blobs.has(blob.digest)
         emit(layer(blob.digest, "Already exists" if known else "Pulling fs layer"))
-    await fetch_missing(core, source, parsed, options, emit)
+    await fetch_missing(core, source, parsed, options, emit, keep=True)
 
 
 async def fetch_missing(
@@ -102,10 +103,12 @@ async def fetch_missing(
     options: Sequence[str] = (),
     emit: Emit | None = None,
     prefix: Sequence[str] = (),
+    keep: bool = False,
 ) -> None:
     """Brings in those blobs of an image that are not here. Raises Failed, InvalidInput.
 
-    prefix: what skopeo is started through.
+    prefix: what skopeo is started through. keep: if it breaks off, those that are
+    whole stay for the next time.
     """
     assert manifest.config is not None
     wanted = {blob.digest: blob for blob in (manifest.config, *(manifest.layers or []))}
@@ -113,7 +116,7 @@ async def fetch_missing(
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_PARALLEL, len(missing))):
-                group.create_task(_fetch_all(core, source, missing, options, emit, prefix))
+                group.create_task(_fetch_all(core, source, missing, options, emit, prefix, keep))
     except* GemelError as errors:
         raise _first(errors) from None
 
@@ -133,6 +136,7 @@ async def _fetch_all(
     options: Sequence[str],
     emit: Emit | None,
     prefix: Sequence[str],
+    keep: bool,
 ) -> None:
     """Takes blobs from the list until it is empty, by a proxy of its own."""
     async with skopeo.Proxy.open(*options, prefix=prefix) as proxy:
@@ -140,11 +144,16 @@ async def _fetch_all(
         while todo:
             blob = todo.pop(0)
             is_config = blob.media_type in (manifests.DOCKER_CONFIG, manifests.OCI_CONFIG)
-            await _fetch(core, proxy, image, blob, None if is_config else emit)
+            await _fetch(core, proxy, image, blob, None if is_config else emit, keep)
 
 
 async def _fetch(
-    core: Core, proxy: skopeo.Proxy, image: int, blob: Descriptor, emit: Emit | None
+    core: Core,
+    proxy: skopeo.Proxy,
+    image: int,
+    blob: Descriptor,
+    emit: Emit | None,
+    keep: bool,
 ) -> None:
     shown = 0
 
@@ -158,6 +167,8 @@ async def _fetch(
         if not core.blobs.has(blob.digest):
             with core.blobs.writer(blob.digest) as writer:
                 await proxy.fetch(image, blob, writer, tell)
+                if keep:
+                    core.partial.mark(blob.digest)
                 await threads.call(writer.commit)
         if emit:
             emit(layer(blob.digest, "Download complete"))
