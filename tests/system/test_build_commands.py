@@ -100,7 +100,7 @@ def test_what_of_a_build_is_not_done_is_told_with_its_line(
     (folder / "app/Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /x\n")
     text = (
         "services:\n  app:\n    image: arm\n    cgroup_parent: x\n    build:\n"
-        "      context: app\n      platforms: [linux/arm64]\n      cache_from: [x]\n"
+        "      context: app\n      platforms: [linux/arm64]\n      cache_from: ['type=gha']\n"
         "      entitlements: [security.insecure]\n"
     )
     (folder / "compose.yaml").write_text(text)

@@ -211,3 +211,42 @@ async def test_bootstrap_without_a_mirror_says_so(store: ImageStore, tmp_path: P
         await statuses(store.bootstrap("base", "bookworm", ["python3"]))
     assert store.images() == []
     assert not list((tmp_path / "root/images/tmp").iterdir())
+
+
+async def test_steps_are_taken_from_a_registrys_cache(store: ImageStore, tmp_path: Path) -> None:
+    files = {"Dockerfile": b"FROM base\nRUN od -N16 -tx1 /dev/urandom > /dice\n"}
+    dice = []
+    async with registry(tmp_path / "r", password=True) as host:
+        auth = {host: {"username": "user", "password": "secret"}}
+        cache = json.dumps([f"type=registry,ref={host}/shop/cache:main,mode=max"])
+        for name in ("first", "second"):
+            other = make_store(tmp_path / name)
+            await other.prepare()
+            same = other.import_tar(stream(busybox_tar()), "base", created="2020-01-01T00:00:00Z")
+            assert await statuses(same)
+            built = await build(other, files, auth, t="x", cachefrom=cache, cacheto=cache)
+            assert not any("no effect" in m.get("stream", "") for m in built)
+            dice.append((await other.rootfs(other.find("x")) / "dice").read_text())
+            unmount_all(tmp_path / name)
+        told = await build(
+            store, {"Dockerfile": b"FROM scratch\nCOPY Dockerfile /\n"}, None,
+            t="y", cachefrom=json.dumps(["some/image", "type=local,src=/x"]),
+        )  # fmt: skip
+    assert dice[0] == dice[1] and len(dice[0]) > 30
+    lines = [m["stream"] for m in told if "no effect" in m.get("stream", "")]
+    assert len(lines) == 2 and "some/image: an image is no cache" in lines[0]
+    assert "type=local,src=/x: a cache is kept in a registry alone" in lines[1]
+
+
+async def test_a_cache_that_is_not_reached_is_done_without_and_one_to_write_is_told(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    await busybox(store, "base")
+    files = {"Dockerfile": b"FROM base\nRUN true\n"}
+    nowhere = json.dumps(["type=registry,ref=127.0.0.1:1/shop/cache"])
+    await build(store, files, t="x", cachefrom=nowhere)
+    async with registry(tmp_path / "r", password=True) as host:
+        here = json.dumps([f"type=registry,ref={host}/shop/cache"])
+        with pytest.raises(Failed, match=f"cache cannot be sent to {host}/shop/cache") as caught:
+            await build(store, files, t="x", cacheto=here, nocache="1")
+        assert f"docker login {host}" in caught.value.resolution

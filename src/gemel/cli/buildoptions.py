@@ -20,6 +20,10 @@ _OPTIONS = (
                  help="A private key for RUN --mount=type=ssh."),
     click.option("--build-context", "contexts", multiple=True, metavar="NAME=PLACE",
                  help="A further context: a folder, docker-image://NAME or a URL."),
+    click.option("--cache-from", multiple=True, metavar="type=registry,ref=NAME",
+                 help="A registry's repository to take built steps from."),
+    click.option("--cache-to", multiple=True, metavar="type=registry,ref=NAME",
+                 help="A registry's repository to send built steps to."),
     click.option("-m", "--memory", default="", metavar="BYTES", help="Memory of the build: 512m."),
     click.option("--memory-swap", default="", metavar="BYTES", help="Memory and swap; -1: any."),
     click.option("-c", "--cpu-shares", type=int, default=0, help="Relative weight; 1024 is one."),
@@ -56,6 +60,15 @@ def limits(given: dict[str, Any]) -> dict[str, Any]:
     if given["ulimits"]:
         query["ulimits"] = json.dumps([values.ulimit(text) for text in given["ulimits"]])
     return {name: value for name, value in query.items() if value is not None}
+
+
+def parameters(given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of POST /build: ``limits``, and where the cache is. Raises InvalidInput."""
+    query = limits(given)
+    for name in ("cache_from", "cache_to"):
+        if given[name]:
+            query[name.replace("_", "")] = json.dumps(given[name])
+    return query
 
 
 def private(given: dict[str, Any]) -> tuple[list[buildextras.Secret], dict[str, str | None]]:

@@ -14,6 +14,7 @@ from gemel.client.errors import from_answer
 from gemel.errors import Failed
 
 Json = dict[str, Any]
+_HUB = "https://index.docker.io/v1/"
 
 
 def checked(messages: Iterator[Json]) -> Iterator[Json]:
@@ -37,22 +38,44 @@ def split_reference(ref: str) -> tuple[str, str]:
     return ref, "latest"
 
 
-def registry_auth(ref: str) -> str:
-    """X-Registry-Auth for an image's registry, from ~/.docker/config.json; "" without one."""
-    first = ref.split("/", 1)[0]
-    host = first if "." in first or ":" in first or first == "localhost" else ""
+def _known() -> dict[str, Json]:
+    """Credentials by registry's address, as ``docker login`` keeps them in a file."""
     folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
     try:
         with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
             known = json.load(file).get("auths", {})
+        return {host: entry for host, entry in known.items() if entry and entry.get("auth")}
     except (OSError, ValueError, AttributeError):
-        return ""
-    entry = known.get(host or "https://index.docker.io/v1/") or known.get(f"https://{host}")
-    if not entry or not entry.get("auth"):
-        return ""
+        return {}
+
+
+def _credentials(entry: Json, host: str) -> Json:
     user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
-    body = {"username": user, "password": password, "serveraddress": host}
-    return base64.urlsafe_b64encode(json.dumps(body).encode()).decode()
+    return {"username": user, "password": password, "serveraddress": host}
+
+
+def registry_auth(ref: str) -> str:
+    """X-Registry-Auth for an image's registry, from ~/.docker/config.json; "" without one."""
+    first = ref.split("/", 1)[0]
+    host = first if "." in first or ":" in first or first == "localhost" else ""
+    known = _known()
+    entry = known.get(host or _HUB) or known.get(f"https://{host}")
+    return _encoded(_credentials(entry, host)) if entry else ""
+
+
+def build_headers() -> dict[str, str]:
+    """Headers of POST /build: of what kind the body is, and the credentials of all registries."""
+    headers = {"Content-Type": "application/x-tar"}
+    known = {host.removeprefix("https://"): entry for host, entry in _known().items()}
+    auths = {
+        "docker.io" if host.startswith("index.docker.io") else host: _credentials(entry, host)
+        for host, entry in known.items()
+    }
+    return headers | ({"X-Registry-Config": _encoded(auths)} if auths else {})
+
+
+def _encoded(value: Json) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
 
 
 class Lines:

@@ -9,6 +9,7 @@ import msgspec
 
 from gemel.compose.paths import is_remote
 from gemel.compose.project import Project, Service
+from gemel.compose.support import other_platform
 from gemel.errors import InvalidInput
 
 Json = dict[str, Any]
@@ -96,7 +97,7 @@ def build_request(
         additional_contexts=_contexts(project, build),
         secrets=tuple(_secrets(project, build)),
         ssh=dict(build.get("ssh") or {}),
-        platforms=tuple(build.get("platforms") or ()),
+        platforms=_platforms(service, build),
         privileged=bool(build.get("privileged")),
     )
     return msgspec.structs.replace(request, **_added(request, more or {}))
@@ -119,6 +120,13 @@ def _dockerfile(build: Json) -> str:
     if build.get("dockerfile_inline"):
         return ""
     return build.get("dockerfile") or "Dockerfile"
+
+
+def _platforms(service: Service, build: Json) -> tuple[str, ...]:
+    """The one to build first: the service's, else the machine's own, else the first."""
+    given: list[str] = list(build.get("platforms") or ())
+    wanted = service.config.get("platform")
+    return tuple(sorted(given, key=lambda one: (one != wanted, other_platform(one))))
 
 
 def _version() -> str:

@@ -12,6 +12,7 @@ from gemel.compose.problems import Path, Place, dotted
 from gemel.compose.project import Project, Service, runtime_words
 from gemel.compose.support import BUILDS, SERVICE, TOP, Entry, Level
 from gemel.errors import InvalidInput
+from gemel.model.buildcache import choose
 from gemel.model.instance import RuntimeName
 
 _EMPTY: tuple[Any, ...] = (None, False, "", 0, "0", [], {})
@@ -46,6 +47,7 @@ def lint(
     found += _top(project, origins)
     found += _runtimes(project, names, origins)
     found += _ports(project, names, origins)
+    found += _caches(project, names, origins)
     return found
 
 
@@ -138,3 +140,15 @@ def _ports(project: Project, names: Sequence[str], origins: Origins | None) -> I
                 place = origins.item(path[:-1], published) if origins else Place("")
                 words = f'service "{other}" publishes {published}/{key[2]} already'
                 yield Finding(name, dotted(path), Level.REFUSED, "", words, place)
+
+
+def _caches(project: Project, names: Sequence[str], origins: Origins | None) -> Iterator[Finding]:
+    """Entries of a build's cache_from and cache_to that have no effect, each with its reason."""
+    for name in names:
+        build = project.service(name).build or {}
+        chosen = choose(build.get("cache_from") or (), build.get("cache_to") or ())
+        for key, unused in (("cache_from", chosen.unused_from), ("cache_to", chosen.unused_to)):
+            path: Path = ("services", name, "build", key)
+            for words in unused:
+                place = origins.place(path, key=True) if origins else Place("")
+                yield Finding(name, dotted(path), Level.IGNORED, "", words, place)

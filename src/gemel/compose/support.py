@@ -71,7 +71,8 @@ def _odd_security(value: Any) -> bool:
     return any(entry.replace(":", "=", 1).split("=")[0] not in known for entry in value)
 
 
-def _other_platform(value: Any) -> bool:
+def other_platform(value: Any) -> bool:
+    """Whether a platform (``linux/arm64``) is another one than the machine's own."""
     names = {"x86_64": "amd64", "aarch64": "arm64"}
     system, _, machine = str(value).partition("/")
     own = platform.machine()
@@ -154,7 +155,7 @@ SERVICE: dict[str, Entry] = {
     "pid": _vm_refused(_SHARED, _host_or_shared, "host, service:, container:"),
     "pids_limit": Entry(why=_GUEST),
     "platform": _ignored(
-        "images are of the machine's own architecture", _other_platform, "another one"
+        "images are of the machine's own architecture", other_platform, "another one"
     ),
     "ports.*.app_protocol": _ignored("no part of the data path looks at it"),
     "ports.*.host_ip": _refused(
@@ -211,12 +212,16 @@ BUILDS: dict[str, Entry] = {
         "other than host, none, default",
     ),
     "secrets": Entry(why="kept in memory, on no disk; uid, gid and mode are RUN --mount's"),
-    "cache_from": _ignored("the builder's own cache is used"),
-    "cache_to": _ignored("the builder's own cache is used"),
+    "cache_from": Entry(why="one registry's repository; else ignored, with the reason"),
+    "cache_to": Entry(why="one registry's repository; else ignored, with the reason"),
     "entitlements": _ignored("builds have no entitlements"),
     "isolation": _ignored("of Windows containers only"),
     "no_cache_filter": _ignored("use no_cache"),
-    "platforms": _ignored("the first one alone is built", lambda v: len(v) > 1, "more than one"),
+    "platforms": _ignored(
+        "one is built: the service's platform, else the machine's own, else the first",
+        lambda v: len(v) > 1,
+        "more than one",
+    ),
     "privileged": _ignored("builds are never privileged"),
     "provenance": _ignored("no attestations are made"),
     "sbom": _ignored("no attestations are made"),

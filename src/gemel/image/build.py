@@ -292,7 +292,7 @@ class Builder:
         place: Cell,
     ) -> str:
         """Lets buildah build; the id of what it made."""
-        files.write(work / "registries.conf", _registries(bases))
+        files.write(work / "registries.conf", _registries([*bases, *options.caches]))
         with skopeo.authfile(work, auths) as secret:
             arguments = ["bud", "--isolation", "chroot", "--format", "docker", "--layers"]
             arguments += ["--rm", "--force-rm", *_own_limits(), *place.options]
@@ -319,7 +319,7 @@ class Builder:
                         tail = (tail + [line])[-_TAIL:]
                         emit({"stream": line + "\n"})
             except Failed as error:
-                raise _explain(error, tail, bases) from error
+                raise _explain(error, tail, bases, options.cache_to) from error
         return (work / "id").read_text().strip().removeprefix("sha256:")
 
     async def _take(self, emit: Emit, work: Path, id: str, options: BuildOptions) -> Image:
@@ -331,6 +331,12 @@ class Builder:
         else:
             emit({"stream": f"Preparing {id[:12]}\n"})
             raw = await skopeo.raw_manifest(source, prefix=_PRIVATE)
+            if options.cache_from:
+                # what came out of a registry is listed compressed, and is not kept so
+                source = f"dir:{work / 'taken'}"
+                command = [*_PRIVATE, *skopeo.argv("copy", "-q", self._stored(work, f"@{id}"))]
+                await run.run([*command, source], env=self._env(work), timeout=_IMPORT_TIMEOUT)
+                raw = await skopeo.raw_manifest(source)
             await fetch_missing(self._core, source, manifests.read(raw), prefix=_PRIVATE)
         return await self._core.add(raw, tags=options.tags)
 
@@ -377,9 +383,15 @@ def _own_limits() -> list[str]:
     return result
 
 
-def _explain(error: Failed, tail: list[str], bases: list[Reference]) -> GemelError:
+def _explain(
+    error: Failed, tail: list[str], bases: list[Reference], cache: Reference | None
+) -> GemelError:
     """What a failed build means: a base that is not to be had, or a step that failed."""
     text = "\n".join(tail)
+    if cache is not None and "failed pushing cache to" in text:
+        why = skopeo.explain(Failed(error.brief, text), cache)
+        brief = f"the build's cache cannot be sent to {cache.name}"
+        return Failed(brief, tail[-1], why.resolution or "leave cache_to out, or name another one")
     if _TRANSPORT.search(text) and bases:
         name = next((base for base in bases if base.path in text), bases[0])
         explained = skopeo.explain(Failed(error.brief, text), name)

@@ -13,6 +13,7 @@ from gemel.host.cgrouplimits import Limits
 from gemel.image import reference
 from gemel.image.manifest import parse_platform
 from gemel.image.reference import Reference
+from gemel.model import buildcache
 
 _T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
@@ -23,7 +24,7 @@ _LIMITS = {
     "cpuperiod": "cpu_period",
     "cpuquota": "cpu_quota",
 }
-_IGNORED = ("cgroupparent", "cachefrom", "cacheto", "isolation", "entitlements")
+_IGNORED = ("cgroupparent", "isolation", "entitlements")
 _EMPTY = ("", "0", "[]", "{}", "null", "default")
 _ULIMIT = re.compile(r"[a-z]+", re.ASCII)
 _CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
@@ -58,8 +59,17 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Further contexts by name: ``docker-image://NAME``, ``tar://FOLDER`` of the archive, a URL."""
     remote: str = ""
     """Where the context is fetched from, instead of the body."""
+    cache_from: Reference | None = None
+    """A repository, without a tag, that steps are fetched from instead of being run."""
+    cache_to: Reference | None = None
+    """A repository that steps which have been run are sent to."""
     ignored: tuple[str, ...] = ()
-    """Parameters that were given and have no effect; the client is told."""
+    """What was given and has no effect; the client is told."""
+
+    @property
+    def caches(self) -> list[Reference]:
+        """The repositories of both."""
+        return [name for name in (self.cache_from, self.cache_to) if name is not None]
 
     def arguments_of_buildah(self) -> list[str]:
         """Options of ``buildah bud``."""
@@ -71,6 +81,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
         words += ["--platform", self.platform] if self.platform else []
         words += ["--no-cache"] if self.no_cache else []
         words += ["--squash"] if self.squash else []
+        words += ["--cache-from", self.cache_from.name] if self.cache_from else []
+        words += ["--cache-to", self.cache_to.name] if self.cache_to else []
         for name, place in self.contexts.items():
             words += ["--build-context", f"{name}={place}"]
         words += [w for limit in self.ulimits for w in ("--ulimit", limit)]
@@ -96,6 +108,10 @@ def parse(query: Mapping[str, str]) -> BuildOptions:
     platform = query.get("platform", "")
     if platform:
         parse_platform(platform)
+    caches = buildcache.choose(_list(query, "cachefrom"), _list(query, "cacheto"))
+    ignored = [name for name in _IGNORED if query.get(name, "") not in _EMPTY]
+    ignored += [f"cachefrom {why}" for why in caches.unused_from]
+    ignored += [f"cacheto {why}" for why in caches.unused_to]
     return BuildOptions(
         dockerfile=query.get("dockerfile", "") or "Dockerfile",
         tags=tuple(_tag(text) for text in _several(query.get("t", ""))),
@@ -115,7 +131,9 @@ def parse(query: Mapping[str, str]) -> BuildOptions:
         secrets=query.get("secrets", ""),
         contexts=_contexts(query.get("contexts", "")),
         remote=query.get("remote", ""),
-        ignored=tuple(name for name in _IGNORED if query.get(name, "") not in _EMPTY),
+        cache_from=reference.parse(caches.source) if caches.source else None,
+        cache_to=reference.parse(caches.target) if caches.target else None,
+        ignored=tuple(ignored),
     )
 
 
@@ -178,6 +196,10 @@ def _contexts(text: str) -> dict[str, str]:
                 resolution="known are docker-image://NAME, http:// and https:// URLs",
             )
     return made
+
+
+def _list(query: Mapping[str, str], key: str) -> list[str]:
+    return _json(_given(query.get(key, ""), "[]"), key, list[str])
 
 
 def _several(text: str) -> list[str]:

@@ -77,8 +77,8 @@ class ImageStore(Core):
         private = self._waiting.take(parsed.secrets) if parsed.secrets else Private()
 
         async def work(emit: Emit) -> None:
-            if parsed.ignored:
-                emit({"stream": f"[Warning] no effect here: {', '.join(parsed.ignored)}\n"})
+            for what in parsed.ignored:
+                emit({"stream": f"[Warning] no effect here: {what}\n"})
             await self._builder.build(emit, context, parsed, auth or {}, private)
 
         return stream(work)

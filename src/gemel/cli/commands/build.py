@@ -17,7 +17,7 @@ from gemel.cli.unoffered import unoffered
 from gemel.client import buildextras
 from gemel.client import context as build_context
 from gemel.client.engine import Client
-from gemel.client.pull import Lines, checked, push_image
+from gemel.client.pull import Lines, build_headers, checked, push_image
 from gemel.errors import InvalidInput
 
 
@@ -81,7 +81,7 @@ def build_one(
         "/build",
         query=options,
         body=() if remote else build_context.tar(folder, name, extra, further),
-        headers={"Content-Type": "application/x-tar"},
+        headers=build_headers(),
     )
     lines = Lines(tell or (lambda _: None))
     id = ""
@@ -147,7 +147,7 @@ def build(
     if len(services) == 1 and is_place(services[0]):
         id = build_one(
             app.client, services[0], tags=list(tags), args=extra, no_cache=no_cache, pull=pull,
-            query=buildoptions.limits(given), secrets=secrets, ssh=ssh,
+            query=buildoptions.parameters(given), secrets=secrets, ssh=ssh,
             contexts=buildoptions.contexts(given), tell=None if quiet else output.note,
         )  # fmt: skip
         for tag in tags if push else ():
@@ -161,6 +161,8 @@ def build(
             resolution="a service's image is named by `image:` and `build.tags` in the file",
         )
     more = {
+        "cache_from": given["cache_from"],
+        "cache_to": given["cache_to"],
         "limits": buildoptions.limits(given),
         "secrets": tuple(secrets),
         "ssh": ssh,

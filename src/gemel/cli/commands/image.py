@@ -339,7 +339,7 @@ def build(
         "networkmode": network or None,
         "extrahosts": ",".join(hosts) or None,
         "platform": platform or None,
-        **buildoptions.limits(given),
+        **buildoptions.parameters(given),
     }
     secrets, ssh = buildoptions.private(given)
     build_args = dict(entry.partition("=")[::2] for entry in values.environment(args, []))

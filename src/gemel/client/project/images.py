@@ -11,7 +11,7 @@ from gemel.client import buildextras
 from gemel.client import context as build_context
 from gemel.client.engine import Client
 from gemel.client.project.pool import each
-from gemel.client.pull import checked
+from gemel.client.pull import build_headers, checked
 from gemel.compose.builds import BuildRequest
 from gemel.errors import Failed, GemelError, InvalidInput
 
@@ -61,9 +61,7 @@ def run_build(
     Raises Failed with the last lines of the build's output.
     """
     query, body = _prepared(client, request, environment)
-    messages = client.stream(
-        "POST", "/build", query=query, body=body, headers={"Content-Type": "application/x-tar"}
-    )
+    messages = client.stream("POST", "/build", query=query, body=body, headers=build_headers())
     tail: list[str] = []
     id = ""
     try:
@@ -133,6 +131,9 @@ def build_query(request: BuildRequest, dockerfile: str) -> dict[str, Any]:
         "rm": True,
         "version": "1",
     }
+    for name, entries in (("cachefrom", request.cache_from), ("cacheto", request.cache_to)):
+        if entries:
+            query[name] = json.dumps(entries)
     if request.ulimits:
         query["ulimits"] = json.dumps(list(request.ulimits))
     return query
