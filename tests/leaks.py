@@ -54,6 +54,7 @@ def folders(bases: list[Path]) -> list[str]:
     return [f"folder {base}" for base in bases if base.exists()]
 
 
-def all(bases: list[Path]) -> list[str]:
-    """Everything that is left."""
-    return processes(bases) + mounts(bases) + interfaces() + cgroups(bases) + folders(bases)
+def all(bases: list[Path], temporary: Path | None = None) -> list[str]:
+    """Everything that is left. temporary: what was /var/tmp meanwhile."""
+    found = processes(bases) + mounts(bases) + interfaces() + cgroups(bases) + folders(bases)
+    return found + [f"file {path}" for path in (temporary.iterdir() if temporary else ())]

@@ -279,7 +279,7 @@ class Builder:
         blobs = frozenset((record.id, *record.layers))
         with skopeo.folder_of(self._core.blobs, raw, blobs) as source:
             target = self._stored(work, str(name))
-            command = [*_PRIVATE, *skopeo.argv("copy", "-q", source, target)]
+            command = [*_PRIVATE, *skopeo.argv("copy", "-q", source, target, scratch=work)]
             await run.run(command, env=self._env(work), timeout=_IMPORT_TIMEOUT)
 
     async def _run(

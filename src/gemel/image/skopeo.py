@@ -33,10 +33,16 @@ _PACKET = 32 * 1024
 _PIECE = 1 << 20
 
 
-def argv(command: str, *arguments: str) -> list[str]:
-    """A command of skopeo. The machine's signature policy holds where there is one."""
-    policy = [] if _POLICY.exists() else ["--insecure-policy"]
-    return ["skopeo", *policy, command, *arguments]
+def argv(command: str, *arguments: str, scratch: Path | None = None) -> list[str]:
+    """A command of skopeo. The machine's signature policy holds where there is one.
+
+    scratch: where it puts temporary files. It leaves some behind, so what reads from or writes
+    to buildah's storage needs a folder that goes afterwards; TMPDIR does not count for it.
+    """
+    options = [] if _POLICY.exists() else ["--insecure-policy"]
+    if scratch is not None:
+        options += ["--tmpdir", str(scratch)]
+    return ["skopeo", *options, command, *arguments]
 
 
 @contextlib.contextmanager
@@ -67,6 +73,15 @@ def _entry(auth: Mapping[str, Any]) -> dict[str, str]:
     return entry
 
 
+@contextlib.contextmanager
+def _scratch(temporary: Path) -> Iterator[Path]:
+    folder = files.folder(temporary / f"skopeo-{os.urandom(8).hex()}")
+    try:
+        yield folder
+    finally:
+        files.remove(folder)
+
+
 class Proxy:
     """A running image proxy. Use ``open``."""
 
@@ -77,17 +92,20 @@ class Proxy:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, *options: str, prefix: Sequence[str] = ()) -> AsyncIterator[Proxy]:
+    async def open(
+        cls, temporary: Path, *options: str, prefix: Sequence[str] = ()
+    ) -> AsyncIterator[Proxy]:
         """Starts the program; it ends with the context. Raises Unavailable without skopeo.
 
+        temporary: where a folder for it is made, which goes with it.
         prefix: what the command is started through.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:
+        with ours, _scratch(temporary) as scratch:
             with theirs:
-                fd = theirs.fileno()
-                command = argv("experimental-image-proxy", "--sockfd", str(fd), *options)
-                process = await run.spawn([*prefix, *command], pass_fds=[fd])
+                words = ("--sockfd", str(theirs.fileno()), *options)
+                command = argv("experimental-image-proxy", *words, scratch=scratch)
+                process = await run.spawn([*prefix, *command], pass_fds=[theirs.fileno()])
             ours.setblocking(False)
             proxy = cls(ours, process)
             try:

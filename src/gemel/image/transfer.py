@@ -139,7 +139,7 @@ async def _fetch_all(
     keep: bool,
 ) -> None:
     """Takes blobs from the list until it is empty, by a proxy of its own."""
-    async with skopeo.Proxy.open(*options, prefix=prefix) as proxy:
+    async with skopeo.Proxy.open(core.blobs.temporary, *options, prefix=prefix) as proxy:
         image = await proxy.image(source)
         while todo:
             blob = todo.pop(0)
