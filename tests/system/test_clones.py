@@ -37,7 +37,8 @@ pytestmark = pytest.mark.root
 
 #: How far a clone's clock may be off, in seconds.
 CLOCK = 0.05
-MANY = 10
+#: Clones that are compared.
+MANY = int(os.environ.get("GEMEL_TEST_CLONES", "10"))
 
 
 @pytest.fixture

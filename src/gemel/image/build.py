@@ -333,9 +333,10 @@ class Builder:
             raw = await skopeo.raw_manifest(source, prefix=_PRIVATE)
             if options.cache_from:
                 # what came out of a registry is listed compressed, and is not kept so
-                source = f"dir:{work / 'taken'}"
-                command = [*_PRIVATE, *skopeo.argv("copy", "-q", self._stored(work, f"@{id}"))]
-                await run.run([*command, source], env=self._env(work), timeout=_IMPORT_TIMEOUT)
+                taken = f"dir:{work / 'taken'}"
+                command = [*_PRIVATE, *skopeo.argv("copy", "-q", source, taken, scratch=work)]
+                await run.run(command, env=self._env(work), timeout=_IMPORT_TIMEOUT)
+                source = taken
                 raw = await skopeo.raw_manifest(source)
             await fetch_missing(self._core, source, manifests.read(raw), prefix=_PRIVATE)
         return await self._core.add(raw, tags=options.tags)
