@@ -14,7 +14,6 @@
 #include "util.h"
 
 #define IN_SIZE (FRAME_HEADER + FRAME_PAYLOAD_MAX)
-#define WRITE_SIZE 32768u /* the driver takes no more at once */
 
 struct link {
 	int fd;
@@ -89,12 +88,12 @@ bool link_full(const struct link *link)
 	return link->out_end - link->out_start > LINK_HIGH;
 }
 
-static void flush(struct link *link)
+void link_flush(struct link *link)
 {
 	while (link->out_end > link->out_start) {
 		size_t wanted = link->out_end - link->out_start;
 		ssize_t done = write(link->fd, link->out + link->out_start,
-				     wanted < WRITE_SIZE ? wanted : WRITE_SIZE);
+				     wanted < LINK_WRITE ? wanted : LINK_WRITE);
 		if (done <= 0)
 			return;
 		link->out_start += (size_t)done;
@@ -130,7 +129,7 @@ bool link_ready(struct link *link, short seen, void (*take)(const struct frame *
 		}
 	}
 	if (!link->hung)
-		flush(link);
+		link_flush(link);
 	return true;
 }
 
@@ -149,15 +148,27 @@ static void reserve(struct link *link, size_t more)
 	}
 }
 
-void link_send(struct link *link, uint32_t session, uint8_t type, uint8_t flags, const void *data,
-	       size_t length)
+uint8_t *link_room(struct link *link, size_t length)
 {
 	if (link->out_size - link->out_end < FRAME_HEADER + length)
 		reserve(link, FRAME_HEADER + length);
+	return link->out + link->out_end + FRAME_HEADER;
+}
+
+void link_commit(struct link *link, uint32_t session, uint8_t type, uint8_t flags, size_t length)
+{
 	frame_header(link->out + link->out_end, session, type, flags, (uint32_t)length);
-	if (length)
-		memcpy(link->out + link->out_end + FRAME_HEADER, data, length);
 	link->out_end += FRAME_HEADER + length;
+}
+
+void link_send(struct link *link, uint32_t session, uint8_t type, uint8_t flags, const void *data,
+	       size_t length)
+{
+	uint8_t *room = link_room(link, length);
+
+	if (length)
+		memcpy(room, data, length);
+	link_commit(link, session, type, flags, length);
 }
 
 void link_log(struct link *link, const char *format, ...)
@@ -182,6 +193,6 @@ void link_drain(struct link *link, int deadline_ms)
 	while (link->out_end > link->out_start && now_ms() < end) {
 		struct pollfd wait = {link->fd, POLLOUT, 0};
 		poll(&wait, 1, 20);
-		flush(link);
+		link_flush(link);
 	}
 }

@@ -10,6 +10,8 @@
 
 /* Output of programs is not read while more than this waits to be sent. */
 #define LINK_HIGH (192u << 10)
+/* Bytes that the port's driver takes at once: a frame of this size goes out in one piece. */
+#define LINK_WRITE 32768u
 
 struct link;
 
@@ -26,6 +28,14 @@ bool link_ready(struct link *link, short seen, void (*take)(const struct frame *
 
 void link_send(struct link *link, uint32_t session, uint8_t type, uint8_t flags, const void *data,
 	       size_t length);
+
+/* Sends without a copy: room for a payload of at most `length`, then what of it was filled. */
+uint8_t *link_room(struct link *link, size_t length);
+void link_commit(struct link *link, uint32_t session, uint8_t type, uint8_t flags, size_t length);
+
+/* Hands to the port what it takes now. */
+void link_flush(struct link *link);
+
 void link_log(struct link *link, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 bool link_full(const struct link *link);

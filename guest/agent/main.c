@@ -1,6 +1,7 @@
 /* The guest's PID 1: does what the host says over the port (docs/guest-protocol.md). */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -301,6 +302,15 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* What a program writes is to gather in its pipe: woken by each write, the agent does not take
+ * the only CPU from the writer, but waits for its turn. Programs that it starts are not so. */
+static void wait_for_writers(void)
+{
+	struct sched_param none = {0};
+
+	sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &none);
+}
+
 int main(void)
 {
 	static struct pollfd fds[POLLS_MAX];
@@ -316,6 +326,7 @@ int main(void)
 	booted = now_ms();
 	signals = open_signals();
 	host = link_open(PORT_NAME, PORT_DEADLINE_MS);
+	wait_for_writers();
 	say_hello();
 	link_log(host, "boot: kernel %lld ms, modules %lld ms, port %lld ms", (long long)begun,
 		 (long long)(booted - begun), (long long)(now_ms() - booted));

@@ -16,7 +16,8 @@
 #include "protocol.h"
 #include "start.h"
 
-#define READ_SIZE 32768u
+#define READ_SIZE (LINK_WRITE - FRAME_HEADER)
+#define READS 8 /* of one stream in a turn */
 #define RETURN_AT 65536u /* credit is given back in lumps of at least this */
 #define LINGER_MS 1000
 
@@ -229,28 +230,37 @@ static short seen(const struct pollfd *fds, size_t count, int fd)
 	return 0;
 }
 
-/* Sends on what a program wrote. */
-static void forward(struct link *link, struct session *session, int *fd, uint8_t type,
-		    size_t *owed)
+/* Sends on some of what a program wrote; true if there may be more. */
+static bool forward_some(struct link *link, struct session *session, int *fd, uint8_t type,
+			 size_t *owed)
 {
-	static uint8_t buffer[READ_SIZE];
 	size_t most = session->credit < READ_SIZE ? session->credit : READ_SIZE;
 	ssize_t done;
 
 	if (most == 0 || link_full(link))
-		return;
-	done = read(*fd, buffer, most);
+		return false;
+	done = read(*fd, link_room(link, most), most);
 	if (done < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
+		return false;
 	if (done <= 0) { /* EIO: the last one let go of a terminal */
 		if (session->in == *fd)
 			session->in = -1;
 		close_fd(fd);
-		return;
+		return false;
 	}
 	session->credit -= (uint32_t)done;
 	*owed -= *owed < (size_t)done ? *owed : (size_t)done;
-	link_send(link, session->id, type, 0, buffer, (size_t)done);
+	link_commit(link, session->id, type, 0, (size_t)done);
+	return (size_t)done == READ_SIZE;
+}
+
+/* Sends on what a program wrote, much of it in pieces that the port takes at once. */
+static void forward(struct link *link, struct session *session, int *fd, uint8_t type,
+		    size_t *owed)
+{
+	for (int i = 0; i < READS && forward_some(link, session, fd, type, owed); i++)
+		if (!link_hung(link))
+			link_flush(link);
 }
 
 /* True if the session is over. */

@@ -14,6 +14,8 @@
 #include "debug.h"
 #include "protocol.h"
 
+#define PIPE_SIZE (256 << 10)
+
 /* Ends of the three streams: [stream][0] the agent's, [1] the program's. */
 struct streams {
 	int at[3][2];
@@ -51,6 +53,8 @@ static bool open_streams(const struct program *program, struct streams *streams)
 		streams->at[i][0] = i == 0 ? ends[1] : ends[0];
 		streams->at[i][1] = i == 0 ? ends[0] : ends[1];
 		fcntl(streams->at[i][0], F_SETFL, O_NONBLOCK);
+		if (i > 0) /* a busy program is not to wait for every 64 KiB; it may be refused */
+			fcntl(streams->at[i][0], F_SETPIPE_SZ, PIPE_SIZE);
 	}
 	return true;
 }

@@ -66,10 +66,16 @@ static void ask_later(struct relay *r)
     }
 }
 
+/* Whether so much credit is owed that it is worth a frame: the guest has the rest of its window. */
+bool guest_owed(const struct relay *r)
+{
+    return r->service_owed >= WINDOW / 4;
+}
+
 /* Gives back the credit that the log has used up, unless someone attached cannot keep up. */
 void guest_pay(struct relay *r)
 {
-    if (!r->service_owed || r->state != RUNNING || clients_stall(r))
+    if (!guest_owed(r) || r->state != RUNNING || clients_stall(r))
         return;
     unsigned char raw[4];
     put_u32(raw, r->service_owed);

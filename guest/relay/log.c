@@ -3,14 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LONGEST = 16384, BATCH = 64 };
+enum { LONGEST = 16384, OUT = 65536 };
 
 int log_open(struct log *log, const char *path, uint64_t limit)
 {
@@ -44,25 +44,18 @@ static void begin_anew(struct log *log)
     log->size = 0;
 }
 
-static void write_all(struct log *log, struct iovec *parts, int count)
+static void write_all(struct log *log, const char *text, size_t n)
 {
-    while (count > 0) {
-        ssize_t done = writev(log->fd, parts, count);
+    while (n) {
+        ssize_t done = write(log->fd, text, n);
         if (done < 0) {
             if (errno == EINTR)
                 continue;
             return; /* a full disk loses lines, never the service */
         }
         log->size += (uint64_t)done;
-        while (count > 0 && (size_t)done >= parts->iov_len) {
-            done -= (ssize_t)parts->iov_len;
-            parts++;
-            count--;
-        }
-        if (count > 0) {
-            parts->iov_base = (char *)parts->iov_base + done;
-            parts->iov_len -= (size_t)done;
-        }
+        text += done;
+        n -= (size_t)done;
     }
 }
 
@@ -79,31 +72,35 @@ static int stamp(char *out, size_t size, const char *stream)
 
 void log_write(struct log *log, const char *stream, const unsigned char *text, size_t n)
 {
+    static char out[OUT];
     char head[80];
     size_t head_length = (size_t)stamp(head, sizeof head, stream);
-    struct iovec parts[4 * BATCH];
-    int count = 0;
+    size_t used = 0;
 
     if (log->fd < 0)
         return;
     while (n) {
-        if (log->limit && log->size >= log->limit)
-            begin_anew(log);
         size_t look = n < LONGEST ? n : LONGEST;
         const unsigned char *end = memchr(text, '\n', look);
         size_t length = end ? (size_t)(end - text) : look;
-        parts[count++] = (struct iovec){head, head_length};
-        parts[count++] = (struct iovec){(void *)(end ? "F " : "P "), 2};
-        parts[count++] = (struct iovec){(void *)text, length};
-        parts[count++] = (struct iovec){(void *)"\n", 1};
-        if (count == 4 * BATCH) {
-            write_all(log, parts, count);
-            count = 0;
+        bool full = log->limit && log->size + used >= log->limit;
+        if (full || OUT - used < head_length + length + 3) {
+            write_all(log, out, used);
+            used = 0;
         }
+        if (full)
+            begin_anew(log);
+        memcpy(out + used, head, head_length);
+        used += head_length;
+        out[used++] = end ? 'F' : 'P';
+        out[used++] = ' ';
+        memcpy(out + used, text, length);
+        used += length;
+        out[used++] = '\n';
         text += length + (end != NULL);
         n -= length + (end != NULL);
     }
-    write_all(log, parts, count);
+    write_all(log, out, used);
 }
 
 int write_whole(const char *path, const char *text)

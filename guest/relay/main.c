@@ -192,7 +192,7 @@ static int patience(const struct relay *r)
         wait = r->clock_due - now;
     if (r->kill_deadline && r->kill_deadline - now < wait)
         wait = r->kill_deadline - now;
-    if ((r->service_owed || r->launch.idle) && wait > 1000)
+    if ((guest_owed(r) || r->launch.idle) && wait > 1000)
         wait = 1000; /* someone attached is slow, or nobody comes: look again */
     if (r->state == BOOTING && wait > LOOK_MS)
         wait = LOOK_MS;

@@ -104,6 +104,7 @@ void vm_hear_errors(struct relay *r);
 void guest_read(struct relay *r);
 void guest_send(struct relay *r, uint32_t session, uint8_t type, uint8_t flags, const void *data,
                 size_t n);
+bool guest_owed(const struct relay *r);
 void guest_pay(struct relay *r);
 void guest_start(struct relay *r);
 void guest_send_time(struct relay *r);

@@ -51,7 +51,9 @@ READ_SIZE = 65536
 #: Output of an attached session that is kept before its socket is read no more.
 BACKLOG = 1 << 20
 #: Output and error pipe of a program in the guest, both full.
-PIPES = 128 << 10
+PIPES = 512 << 10
+#: Credit is given back in lumps of at least so many bytes; the guest has the rest of its window.
+LUMP = WINDOW // 4
 
 
 async def connect(folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -161,7 +163,7 @@ class Session:
         self._output: deque[tuple[int, bytes]] = deque()
         self._queued = 0
         self._credit = WINDOW
-        self._lent = 0
+        self._lent = self._ungranted = 0
         self._changed = asyncio.Condition()
         self._pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -282,8 +284,10 @@ class Session:
         """Lets the program send more, less what it was lent."""
         owed = min(size, self._lent)
         self._lent -= owed
-        if size > owed:
-            credit = encode(self._number, ToGuest.CREDIT, encode_u32(size - owed))
+        self._ungranted += size - owed
+        if self._ungranted >= LUMP:
+            credit = encode(self._number, ToGuest.CREDIT, encode_u32(self._ungranted))
+            self._ungranted = 0
             await (await self._opened).send(credit)
 
     async def _lend(self) -> None:
