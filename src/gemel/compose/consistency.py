@@ -131,6 +131,12 @@ class Consistency:
                 self._known(self._at(name, "volumes", index), "volumes", volume["source"])
             if isinstance(volume, dict) and volume.get("type") == "bind" and not volume["source"]:
                 self._tell(self._at(name, "volumes", index), "a bind needs a source")
+            if isinstance(volume, dict) and volume.get("type") == "image":
+                self._sourced(volume, self._at(name, "volumes", index))
+
+    def _sourced(self, volume: Json, where: Path) -> None:
+        if not volume.get("source"):
+            self._tell(where, "an image volume needs a source")
 
     def _dependencies(self, name: str, service: Json) -> None:
         for key, entry in (service.get("depends_on") or {}).items():

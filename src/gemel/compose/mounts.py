@@ -64,6 +64,17 @@ class Mounts:
             self._bind(volume)
         elif kind == "volume":
             self._named(volume)
+        elif kind == "image":
+            sub = (volume.get("image") or {}).get("subpath")
+            self.specs.append(
+                MountSpec(
+                    type="image",
+                    source=volume.get("source") or "",
+                    target=volume["target"],
+                    read_only=True,
+                    image_options={"Subpath": sub} if sub else None,
+                )
+            )
         else:
             tmpfs = volume.get("tmpfs") or {}
             sized = {}

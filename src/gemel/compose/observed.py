@@ -84,7 +84,8 @@ def _container(body: Json) -> Container:
             if _is_anonymous(name):
                 anonymous[target] = name
         else:
-            mounts[target] = mount.get("Source") or ""
+            which = "Name" if mount.get("Type") == "image" else "Source"
+            mounts[target] = mount.get(which) or ""
     settings = (body.get("NetworkSettings") or {}).get("Networks") or {}
     names = body.get("Names") or [body.get("Id", "")]
     return Container(

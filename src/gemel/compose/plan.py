@@ -10,6 +10,7 @@ from gemel.compose import extension
 from gemel.compose.confighash import config_hash, network_hash
 from gemel.compose.mounts import changed_file
 from gemel.compose.observed import Container, Observed
+from gemel.compose.planimages import image_volumes
 from gemel.compose.planimages import plan_images as plan_images
 from gemel.compose.project import Project, Service
 from gemel.compose.requests import PREFIX, Inherited
@@ -274,6 +275,10 @@ class _Up:
                 name = self.project.volume_name(volume["source"])
                 if container.mounts.get(volume["target"], name) != name:
                     return f"its volume is not {name}"
+        for image, target in image_volumes(service):
+            now = self.observed.images.get(image)
+            if now and container.mounts.get(target, now) != now:
+                return f"the image {image} in it changed"
         return ""
 
     def _rolling(self, service: Service) -> Rolling | None:

@@ -17,7 +17,39 @@ def plan_images(project: Project, observed: Observed, options: UpOptions) -> Pla
     names = targets(project, options)
     for name in [*names, *_contexts(project, names)]:
         _image(project, project.service(name), observed, options, draft, built, pulled)
+    for name in names:
+        for image, _ in image_volumes(project.service(name)):
+            _mounted(project, name, image, observed, options, draft, built, pulled)
     return draft.plan()
+
+
+def image_volumes(service: Service) -> list[tuple[str, str]]:
+    """Images that a service mounts, with where."""
+    return [
+        (volume.get("source") or "", volume["target"])
+        for volume in service.volumes
+        if volume.get("type") == "image"
+    ]
+
+
+def _mounted(
+    project: Project,
+    name: str,
+    image: str,
+    observed: Observed,
+    options: UpOptions,
+    draft: Draft,
+    built: dict[str, int],
+    pulled: set[str],
+) -> None:
+    """The image of a volume: built, if a service's build makes it, else pulled if it is missing."""
+    maker = next((s for s in project.services.values() if project.image_of(s) == image), None)
+    if maker is not None and maker.build is not None:
+        return _image(project, maker, observed, options, draft, built, pulled)
+    if image in pulled or image in observed.images or options.pull == NEVER:
+        return
+    pulled.add(image)
+    draft.add(Kind.PULL, image, "the image is not there", set(), service=name)
 
 
 def _contexts(project: Project, names: list[str]) -> list[str]:

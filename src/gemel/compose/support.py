@@ -187,9 +187,9 @@ SERVICE: dict[str, Entry] = {
     "volumes.*.bind.selinux": _ignored("files are not labelled"),
     "volumes.*.consistency": _ignored("of Docker Desktop only"),
     "volumes.*.type": _refused(
-        "only bind, volume and tmpfs",
-        lambda v: v not in ("bind", "volume", "tmpfs"),
-        "image, cluster, npipe",
+        "only bind, volume, tmpfs and image (read-only)",
+        lambda v: v not in ("bind", "volume", "tmpfs", "image"),
+        "cluster, npipe",
     ),
     "volumes.*.volume.labels": _ignored("use the volume's own labels"),
     "volumes_from": Entry(),

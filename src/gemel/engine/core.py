@@ -221,7 +221,11 @@ class Core:
 
     def users_of_image(self, image_id: str) -> list[str]:
         """Names of the containers made from an image."""
-        return [c.name for c in self.containers.values() if c.image_id == image_id]
+        return [
+            one.name
+            for one in self.containers.values()
+            if one.image_id == image_id or any(point.name == image_id for point in one.mounts)
+        ]
 
     def told_name(self, id: str) -> str:
         """What a person knows a container by: ``container shop-web-1``."""

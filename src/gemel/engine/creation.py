@@ -134,6 +134,9 @@ async def _make_sources(core: Core, one: Container) -> list[volumes.Volume]:
                 volume = await volumes.make(core, point.name, anonymous=point.anonymous)
                 made.append(volume)
             point.source = volume.path
+        elif point.kind == "image":
+            image = core.images.find(point.name)
+            point.name, point.source = image.id, str(await core.images.rootfs(image))
         elif point.kind == "bind":
             source = Path(point.source)
             if not source.exists():

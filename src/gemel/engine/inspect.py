@@ -114,6 +114,8 @@ def mount(point: MountPoint) -> Json:
     }
     if point.kind == "volume":
         result |= {"Name": point.name, "Driver": "local"}
+    if point.kind == "image":
+        result["Name"] = point.name
     return result
 
 

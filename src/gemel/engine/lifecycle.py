@@ -102,6 +102,9 @@ class Lifecycle:
         spec.check_capabilities(core, one)
         async with contextlib.AsyncExitStack() as undo:
             rootfs = await core.images.rootfs(core.images.find(one.image_id))
+            for point in one.mounts:
+                if point.kind == "image":  # else its mount may be gone since the last boot
+                    await core.images.rootfs(core.images.find(point.name))
             namespace = await self._connect(one, undo)
             one.bindings = []
             if not one.state.held:

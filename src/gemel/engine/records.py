@@ -43,14 +43,14 @@ def parse_stamp(text: str) -> float:
 
 
 class MountPoint(msgspec.Struct, kw_only=True):
-    """A resolved mount of a container. kind: bind, volume or tmpfs."""
+    """A resolved mount of a container. kind: bind, volume, tmpfs or image."""
 
     kind: str
     target: str
     source: str = ""
-    """Host path (bind, volume)."""
+    """Host path (bind, volume, image)."""
     name: str = ""
-    """Name of the volume."""
+    """Name of the volume; the image's id."""
     readonly: bool = False
     propagation: str = ""
     anonymous: bool = False

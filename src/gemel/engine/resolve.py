@@ -335,9 +335,19 @@ def mount(spec: MountSpec) -> MountPoint:
             size=options.get("SizeBytes") or None,
             mode=options.get("Mode"),
         )
+    if spec.type == "image":
+        if not spec.source:
+            raise InvalidInput(
+                'invalid mount config for type "image": field Source must not be empty'
+            )
+        options = spec.image_options or {}
+        subpath = str(options.get("Subpath") or "")
+        return MountPoint(
+            kind="image", name=spec.source, target=target, readonly=True, subpath=subpath
+        )
     raise Unsupported(
         f"mounts of type {spec.type!r} are not supported",
-        resolution="known are bind, volume and tmpfs",
+        resolution="known are bind, volume, tmpfs and image",
     )
 
 

@@ -58,6 +58,7 @@ class MountSpec(Wire):
     bind_options: dict[str, Any] | None = None
     volume_options: dict[str, Any] | None = None
     tmpfs_options: dict[str, Any] | None = None
+    image_options: dict[str, Any] | None = None
 
 
 class ContainerConfig(Wire):

@@ -135,9 +135,9 @@ ENDPOINT_IPAM: Table = {
     **_warned("LinkLocalIPs", "link-local addresses are not set"),
 }
 MOUNT: Table = {
-    **_done("Type Source Target ReadOnly BindOptions VolumeOptions TmpfsOptions"),
+    **_done("Type Source Target ReadOnly BindOptions VolumeOptions TmpfsOptions ImageOptions"),
     **_nothing("Consistency", "of Docker Desktop only"),
-    **_refused("ImageOptions ClusterOptions", "only bind, volume and tmpfs", _filled),
+    **_refused("ClusterOptions", "only bind, volume, tmpfs and image", _filled),
 }
 LOG: Table = {
     **_refused("Type", "json-file, local, none, journald, k8s-file are all the engine's own log"),
