@@ -18,8 +18,8 @@ def plan_images(project: Project, observed: Observed, options: UpOptions) -> Pla
     for name in [*names, *_contexts(project, names)]:
         _image(project, project.service(name), observed, options, draft, built, pulled)
     for name in names:
-        for image, _ in image_volumes(project.service(name)):
-            _mounted(project, name, image, observed, options, draft, built, pulled)
+        for image in further_images(project.service(name)):
+            _further(project, name, image, observed, options, draft, built, pulled)
     return draft.plan()
 
 
@@ -32,7 +32,15 @@ def image_volumes(service: Service) -> list[tuple[str, str]]:
     ]
 
 
-def _mounted(
+def further_images(service: Service) -> list[str]:
+    """Images that a service needs beside its own: of volumes and of pre_start's steps."""
+    steps = service.config.get("pre_start") or ()
+    found = [image for image, _ in image_volumes(service)]
+    found += [step["image"] for step in steps if step.get("image")]
+    return [image for image in dict.fromkeys(found) if image != service.image]
+
+
+def _further(
     project: Project,
     name: str,
     image: str,
@@ -42,7 +50,7 @@ def _mounted(
     built: dict[str, int],
     pulled: set[str],
 ) -> None:
-    """The image of a volume: built, if a service's build makes it, else pulled if it is missing."""
+    """Such an image: built, if a service's build makes it, else pulled if it is missing."""
     maker = next((s for s in project.services.values() if project.image_of(s) == image), None)
     if maker is not None and maker.build is not None:
         return _image(project, maker, observed, options, draft, built, pulled)

@@ -166,7 +166,7 @@ SERVICE: dict[str, Entry] = {
     "ports.*.mode": Entry(why="host and ingress are the same on one machine"),
     "ports.*.name": Entry(),
     "post_start": Entry(why="also after gemel start and restart"),
-    "pre_start": _ignored("use an init service and depends_on"),
+    "pre_start": Entry(why="by up and update, for a service that is new or changed"),
     "pre_stop": Entry(why="whoever stops it; at most 100 s"),
     "privileged": Entry(why="in a micro VM: all of the guest, nothing of the host"),
     "provider": _refused("providers are not run: start it yourself, and use extra_hosts"),

@@ -12,6 +12,7 @@ from gemel.client.engine import Client
 from gemel.client.project import images, placed, rolling
 from gemel.client.project.display import Progress
 from gemel.client.project.pool import run_graph
+from gemel.client.project.prestart import PreStart
 from gemel.client.project.waiting import NotReady, last_lines, wait_for
 from gemel.client.pull import pull_image
 from gemel.compose import requests
@@ -57,6 +58,8 @@ class Executor:
         """Container name → id of those made here."""
         self._warned: set[str] = set()
         self._lock = threading.Lock()
+        self.pre_start = PreStart(self)
+        self._remade: set[str] = set()
         self._work: dict[Kind, Callable[[Step], None]] = {
             Kind.CREATE_NETWORK: self._create_network,
             Kind.CREATE_VOLUME: self._create_volume,
@@ -188,10 +191,12 @@ class Executor:
             raise
         self.client.post(f"/containers/{id}/rename", name=step.name)
         self.ids[step.name] = id
+        self._remade.add(id)
         self.shown.done(label(step), "Recreated")
 
     def _start(self, step: Step) -> None:
         id = self.container_id(step)
+        self.pre_start.run(step.service, id, remade=id in self._remade)
         self.shown.working(label(step), "Starting")
         if self.before_start is not None:
             self.before_start(id, step.name, step.service)

@@ -16,6 +16,7 @@ import msgspec
 from gemel.client.engine import Client
 from gemel.client.project.display import Progress
 from gemel.client.project.pool import each
+from gemel.client.project.prestart import PreStart
 from gemel.client.project.waiting import last_lines
 from gemel.compose.rolling import CONTINUE, ROLLBACK, START_FIRST, STOP_FIRST, Rolling
 from gemel.compose.steps import Change, Step
@@ -30,6 +31,7 @@ class Maker(Protocol):
 
     client: Client
     shown: Progress
+    pre_start: PreStart
 
     def create(self, step: Step, name: str = "") -> str: ...
 
@@ -126,6 +128,7 @@ class Update:
         )
         new = self.maker.create(one, f"{old.id[:12]}_{change.name}")
         try:
+            self.maker.pre_start.run(one.service, new, remade=True)
             if self.how.order == START_FIRST:
                 self._admit(new, old.id)
                 self._leave(old.id)

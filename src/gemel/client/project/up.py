@@ -18,7 +18,7 @@ from gemel.client.project.source import look
 from gemel.client.project.waiting import NotReady, last_lines, wait_for
 from gemel.compose.observed import Observed
 from gemel.compose.plan import UpOptions, plan_images, plan_up, targets
-from gemel.compose.planimages import image_volumes
+from gemel.compose.planimages import further_images
 from gemel.compose.project import Project
 from gemel.compose.steps import Kind, Plan
 from gemel.errors import CommandNotFound, CommandNotRunnable, Failed, NotFound, NotModified
@@ -108,7 +108,7 @@ class Up:
         names = targets(self.project, self.options)
         services = [self.project.service(name) for name in names]
         refs = {self.project.image_of(service) for service in services}
-        refs |= {image for service in services for image, _ in image_volumes(service)}
+        refs |= {image for service in services for image in further_images(service)}
         observed = look(self.client, self.project.name, refs, self.style.parallel)
         self.image_ids.update(observed.images)
         return observed
