@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define BASE "/sys/fs/cgroup"
+#define HOOK_GROUP BASE "/hook"
 
 bool cgroup_setup(void)
 {
@@ -27,6 +28,18 @@ bool cgroup_setup(void)
 bool cgroup_join(void)
 {
 	return put_file(SERVICE_GROUP "/cgroup.procs", "0") == 0;
+}
+
+bool cgroup_join_hook(void)
+{
+	if (mkdir(HOOK_GROUP, 0755) < 0 && errno != EEXIST)
+		return false;
+	return put_file(HOOK_GROUP "/cgroup.procs", "0") == 0;
+}
+
+void cgroup_end_hook(void)
+{
+	put_file(HOOK_GROUP "/cgroup.kill", "1");
 }
 
 static bool limit(const char *file, uint64_t value, char *error, size_t size)

@@ -11,6 +11,11 @@
 
 bool cgroup_setup(void);
 bool cgroup_join(void); /* this process */
+
+/* The group of programs that run beside a frozen service; what is left in it can be killed. */
+bool cgroup_join_hook(void);
+void cgroup_end_hook(void);
+
 bool cgroup_limit(const struct program *program, char *error, size_t size);
 bool cgroup_freeze(bool frozen);
 bool cgroup_is_frozen(void);

@@ -59,7 +59,7 @@ static void enter(const struct child *child)
 			fail(child, ERROR_FAILED, "%s", error);
 		return;
 	}
-	if (!cgroup_join())
+	if (!(child->program->hook ? cgroup_join_hook() : cgroup_join()))
 		fail(child, ERROR_FAILED, "cannot join the control group: %s", strerror(errno));
 	if (child->role == ROLE_JOIN) {
 		if (setns(child->namespaces.ipc, CLONE_NEWIPC) < 0 ||

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "boot.h"
-#include "net.h"
 
 #define PLATFORM "/sys/bus/platform"
 
@@ -80,7 +79,9 @@ static bool set_hostname(const struct record *record)
 	       setdomainname((const char *)domain->data, domain->length) == 0;
 }
 
-static bool set_nic(const struct record *record, char *error, size_t size)
+bool config_nic(const struct record *record,
+		bool (*carry_out)(const struct nic *nic, char *error, size_t size), char *error,
+		size_t size)
 {
 	uint64_t mtu;
 	struct nic nic = {0};
@@ -97,7 +98,7 @@ static bool set_nic(const struct record *record, char *error, size_t size)
 		nic.address = address;
 		nic.gateway = gateway;
 		nic.mtu = (uint32_t)mtu;
-		done = net_configure(&nic, error, size);
+		done = carry_out(&nic, error, size);
 	}
 	free(mac);
 	free(name);
@@ -374,7 +375,7 @@ static bool note_file(const struct record *record)
 	return done;
 }
 
-static bool note_machine_id(const struct record *record)
+bool config_machine_id(const struct record *record)
 {
 	uint8_t line[33];
 
@@ -404,8 +405,7 @@ static bool set_sysctl(const struct record *record, char *error, size_t size)
 	return done;
 }
 
-/* What may be told at any time. -1: not one of these. */
-static int apply_always(const struct record *record, char *error, size_t size)
+int config_always(const struct record *record, char *error, size_t size)
 {
 	if (record_is(record, "time", 1))
 		return set_time(record) || why(error, size, "cannot set", "the clock");
@@ -421,11 +421,11 @@ static int apply_always(const struct record *record, char *error, size_t size)
 static bool apply_once(const struct record *record, char *error, size_t size)
 {
 	if (record_is(record, "machine-id", 1))
-		return note_machine_id(record);
+		return config_machine_id(record);
 	if (record_is(record, "loopback", 0))
 		return net_loopback(error, size);
 	if (record_is(record, "nic", 6))
-		return set_nic(record, error, size);
+		return config_nic(record, net_configure, error, size);
 	if (record_is(record, "root", 2))
 		return mount_root(record, error, size);
 	if (record_is(record, "layer", 1))
@@ -462,7 +462,7 @@ bool config_apply(const uint8_t *data, size_t length, char *error, size_t size)
 		snprintf(error, size, "a record of CONFIG that is none: %.*s",
 			 (int)(record.at[0].length > 40 ? 40 : record.at[0].length),
 			 (const char *)record.at[0].data);
-		done = apply_always(&record, error, size);
+		done = config_always(&record, error, size);
 		if (done < 0)
 			done = !config.ready && apply_once(&record, error, size);
 		if (!done)

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "net.h"
 #include "record.h"
 #include "util.h"
 
@@ -43,6 +44,16 @@ extern struct config config;
 
 /* Carries out a whole CONFIG message. False: `error` says why. */
 bool config_apply(const uint8_t *data, size_t length, char *error, size_t size);
+
+/* Carries out what may be told at any time: time, entropy, hostname, file. -1: not one of these. */
+int config_always(const struct record *record, char *error, size_t size);
+
+bool config_machine_id(const struct record *record);
+
+/* Reads a `nic` record and has it carried out. */
+bool config_nic(const struct record *record,
+		bool (*carry_out)(const struct nic *nic, char *error, size_t size), char *error,
+		size_t size);
 
 /* Unmounts what can be, before power-off. */
 void config_undo(void);

@@ -16,6 +16,7 @@
 #include "boot.h"
 #include "cgroup.h"
 #include "config.h"
+#include "identity.h"
 #include "link.h"
 #include "procs.h"
 #include "protocol.h"
@@ -61,8 +62,9 @@ static void take_message(void)
 	char error[512] = "";
 	struct program program;
 
-	if (message.type == H_CONFIG) {
-		if (config_apply(message.data, message.length, error, sizeof error))
+	if (message.type == H_CONFIG || message.type == H_IDENTITY) {
+		if ((message.type == H_CONFIG ? config_apply : identity_apply)(
+			    message.data, message.length, error, sizeof error))
 			link_send(host, SESSION_CONTROL, G_READY, 0, NULL, 0);
 		else
 			session_error(host, SESSION_CONTROL, ERROR_FAILED, error);
@@ -83,7 +85,7 @@ static void take_message(void)
 
 static bool right_session(const struct frame *frame)
 {
-	if (frame->type == H_CONFIG)
+	if (frame->type == H_CONFIG || frame->type == H_IDENTITY)
 		return frame->session == SESSION_CONTROL;
 	if (frame->type == H_START)
 		return frame->session == SESSION_SERVICE;
@@ -252,7 +254,7 @@ static void take(const struct frame *frame)
 {
 	struct session *session;
 
-	if (frame->type >= H_CONFIG && frame->type <= H_EXEC) {
+	if ((frame->type >= H_CONFIG && frame->type <= H_EXEC) || frame->type == H_IDENTITY) {
 		take_part(frame);
 		return;
 	}

@@ -13,6 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "util.h"
+
 #define NICS_MAX 32
 
 struct request {
@@ -235,37 +237,109 @@ static bool parse_address(const char *text, struct in_addr *address, unsigned *p
 	return slash[1] && !*end && *prefix <= 32 && inet_pton(AF_INET, copy, address) == 1;
 }
 
-bool net_configure(const struct nic *nic, char *error, size_t size)
-{
+/* A nic's record, read. */
+struct wanted {
 	unsigned char mac[6];
-	struct in_addr address = {0}, gateway = {0};
-	unsigned prefix = 0;
-	bool same;
-	int index;
+	struct in_addr address, gateway;
+	unsigned prefix;
+};
 
+static bool read_nic(const struct nic *nic, struct wanted *out, char *error, size_t size)
+{
+	unsigned char *mac = out->mac;
+
+	memset(out, 0, sizeof *out);
 	errno = EINVAL;
 	if (sscanf(nic->mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &mac[0], &mac[1], &mac[2], &mac[3],
 		   &mac[4], &mac[5]) != 6)
 		return fail(error, size, "bad MAC", nic->name);
-	if (*nic->address && !parse_address(nic->address, &address, &prefix))
+	if (*nic->address && !parse_address(nic->address, &out->address, &out->prefix))
 		return fail(error, size, "bad address", nic->name);
-	if (*nic->gateway && inet_pton(AF_INET, nic->gateway, &gateway) != 1)
+	if (*nic->gateway && inet_pton(AF_INET, nic->gateway, &out->gateway) != 1)
 		return fail(error, size, "bad gateway", nic->name);
-	index = find_nic(mac, &same);
+	return true;
+}
+
+static bool set_addresses(int index, const struct nic *nic, const struct wanted *wanted,
+			  char *error, size_t size)
+{
+	if (nic->mtu && set_link(index, IFLA_MTU, &nic->mtu, sizeof nic->mtu) < 0)
+		return fail(error, size, "set MTU", nic->name);
+	if (*nic->address && set_address(index, wanted->address, wanted->prefix) < 0)
+		return fail(error, size, "set address", nic->name);
+	if (set_up(index, true) < 0)
+		return fail(error, size, "up", nic->name);
+	if (*nic->gateway && nic->default_route && set_default_route(index, wanted->gateway) < 0)
+		return fail(error, size, "set default route", nic->name);
+	return true;
+}
+
+bool net_configure(const struct nic *nic, char *error, size_t size)
+{
+	struct wanted wanted;
+	bool same;
+	int index;
+
+	if (!read_nic(nic, &wanted, error, size))
+		return false;
+	index = find_nic(wanted.mac, &same);
 	errno = ENODEV;
 	if (index == 0)
 		return fail(error, size, "find", nic->name);
 	if (!rename_nic(index, nic->name, error, size))
 		return false;
-	if (!same && set_link(index, IFLA_ADDRESS, mac, sizeof mac) < 0)
+	if (!same && set_link(index, IFLA_ADDRESS, wanted.mac, sizeof wanted.mac) < 0)
 		return fail(error, size, "set MAC", nic->name);
-	if (nic->mtu && set_link(index, IFLA_MTU, &nic->mtu, sizeof nic->mtu) < 0)
-		return fail(error, size, "set MTU", nic->name);
-	if (*nic->address && set_address(index, address, prefix) < 0)
-		return fail(error, size, "set address", nic->name);
-	if (set_up(index, true) < 0)
-		return fail(error, size, "up", nic->name);
-	if (*nic->gateway && nic->default_route && set_default_route(index, gateway) < 0)
-		return fail(error, size, "set default route", nic->name);
-	return true;
+	return set_addresses(index, nic, &wanted, error, size);
+}
+
+/* Takes every IPv4 address away, and with them the routes. */
+static bool drop_addresses(const char *name)
+{
+	struct ifreq request;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), left = 64;
+
+	while (fd >= 0 && left-- > 0) {
+		memset(&request, 0, sizeof request);
+		snprintf(request.ifr_name, sizeof request.ifr_name, "%s", name);
+		if (ioctl(fd, SIOCGIFADDR, &request) != 0)
+			break;
+		memset(&request.ifr_addr, 0, sizeof request.ifr_addr);
+		request.ifr_addr.sa_family = AF_INET; /* 0.0.0.0 removes it */
+		if (ioctl(fd, SIOCSIFADDR, &request) != 0)
+			left = -1;
+	}
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0 && left >= 0;
+}
+
+/* An address of the link that was made of the former MAC goes, one of the new comes. */
+static void renew_ipv6(const char *name)
+{
+	char path[96], now[8];
+
+	snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
+	if (get_file(path, now, sizeof now) <= 0 || *now != '0')
+		return;
+	put_file(path, "1");
+	put_file(path, "0");
+}
+
+bool net_readdress(const struct nic *nic, char *error, size_t size)
+{
+	struct wanted wanted;
+	int index = (int)if_nametoindex(nic->name);
+
+	if (!read_nic(nic, &wanted, error, size))
+		return false;
+	errno = ENODEV;
+	if (index == 0 || !is_hardware(nic->name))
+		return fail(error, size, "find", nic->name);
+	if (!drop_addresses(nic->name))
+		return fail(error, size, "take the address from", nic->name);
+	if (set_link(index, IFLA_ADDRESS, wanted.mac, sizeof wanted.mac) < 0)
+		return fail(error, size, "set MAC", nic->name);
+	renew_ipv6(nic->name);
+	return set_addresses(index, nic, &wanted, error, size);
 }

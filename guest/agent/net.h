@@ -18,4 +18,7 @@ struct nic {
 bool net_loopback(char *error, size_t size);
 bool net_configure(const struct nic *nic, char *error, size_t size);
 
+/* Gives an interface that has this name already another MAC and address. */
+bool net_readdress(const struct nic *nic, char *error, size_t size);
+
 #endif

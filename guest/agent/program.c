@@ -129,6 +129,8 @@ static bool apply(const struct record *record, struct program *out)
 		return out->helper = true;
 	if (record_is(record, "debug", 0))
 		return out->debug = true;
+	if (record_is(record, "hook", 0))
+		return out->hook = true;
 	if (record_is(record, "held", 0))
 		return out->held = true;
 	if (record_is(record, "disk", 1))

@@ -22,6 +22,7 @@ struct program {
 	char *user;
 	bool tty, open_stdin, nnp, privileged, helper;
 	bool debug; /* a program of the toolbox, as root beside the service */
+	bool hook;  /* runs while the service stands still, in a control group of its own */
 	bool held;  /* stopped before its first instruction */
 	uint64_t disk; /* bytes of the toolbox's disk, which this session carries; 0: a program */
 	uint16_t rows, columns;

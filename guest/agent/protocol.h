@@ -37,6 +37,7 @@ enum host_frame {
 	H_PREPARE = 16,
 	H_CHANGED = 17,
 	H_CLOCK = 18,
+	H_IDENTITY = 19,
 };
 
 enum guest_frame {

@@ -82,6 +82,7 @@ void session_start(struct link *link, uint32_t id, const struct program *program
 	session->tty = program->tty || program->disk;
 	session->disk = program->disk != 0;
 	session->debug = program->debug;
+	session->hook = program->hook;
 	session->held = program->held && id == SESSION_SERVICE;
 	session->status = session->in = session->out = session->err = -1;
 	session->next = sessions;
@@ -176,6 +177,24 @@ void session_close(struct session *session)
 {
 	session_signal(session, SIGHUP);
 	forget(session);
+}
+
+void sessions_adopt(void)
+{
+	struct session *next;
+
+	for (struct session *at = sessions; at; at = next) {
+		next = at->next;
+		if (at->id != SESSION_SERVICE) {
+			session_signal(at, SIGKILL);
+			forget(at);
+			continue;
+		}
+		at->credit = WINDOW;
+		at->unreturned = 0;
+		at->input_length = 0;
+		session_end_input(at);
+	}
 }
 
 static size_t add(struct pollfd *fds, size_t count, size_t room, int fd, short events)
@@ -386,6 +405,8 @@ static void note_end(struct session *session, int status)
 		       cgroup_oom_kills() > service.oom_before;
 	if (session->debug && !debugging(session))
 		debug_kill();
+	if (session->hook)
+		cgroup_end_hook();
 	if (session->id == SESSION_SERVICE) {
 		start_drop_namespaces();
 		cgroup_signal(SIGKILL);

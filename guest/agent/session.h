@@ -19,7 +19,7 @@ struct session {
 	int status;	    /* open until the program runs */
 	int in, out, err;   /* the agent's ends, -1 when closed; out is a terminal's master */
 	bool tty;	    /* in and out are one: a terminal, or a disk's socket */
-	bool disk, debug, held;
+	bool disk, debug, held, hook;
 	bool started, exited;
 	int exit_status;
 	bool oom;
@@ -54,6 +54,10 @@ void session_end_input(struct session *session);
 void session_resize(struct session *session, uint16_t rows, uint16_t columns);
 void session_signal(struct session *session, int number);
 void session_close(struct session *session);
+
+/* Of a guest that has become a copy of another: the service's windows are whole again and its
+ * standard input has ended; all other sessions were the original's, and end. */
+void sessions_adopt(void);
 
 /* Adds what to poll for; returns how many were added (at most `room`). */
 size_t sessions_poll(const struct link *link, struct pollfd *fds, size_t room);

@@ -112,7 +112,7 @@ static bool choose_role(uint32_t id, const struct program *program, enum role *r
 		snprintf(error, size, "the service is not running");
 		return false;
 	}
-	if (cgroup_is_frozen()) {
+	if (cgroup_is_frozen() && !program->hook) {
 		snprintf(error, size, "the service is paused");
 		return false;
 	}

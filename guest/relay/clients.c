@@ -49,6 +49,8 @@ void client_drop(struct relay *r, struct client *c)
         return;
     close(c->fd);
     c->fd = -1;
+    if (r->warm.client == c)
+        r->warm.client = NULL;
     for (int i = 0; i < MAX_SESSIONS; i++) {
         struct session *s = &r->sessions[i];
         if (!s->used || s->client != c)
@@ -181,6 +183,17 @@ static void control_frame(struct relay *r, struct client *c, const struct frame 
         {H_PROCESSES, G_PROCESSES}};
     if (f->type == R_KILL) {
         relay_kill(r);
+        return;
+    }
+    if (f->type == R_SAVE) {
+        const char *why = warm_request(r, c, f);
+        if (why)
+            refuse(r, c, 0, why);
+        return;
+    }
+    bool pauses = f->type == H_FREEZE || f->type == H_THAW;
+    if (pauses && r->warm.step != WARM_IDLE) {
+        refuse(r, c, 0, "a snapshot is being taken");
         return;
     }
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {

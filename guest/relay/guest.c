@@ -26,7 +26,8 @@ static void note_time(struct relay *r, const char *what)
 void guest_send(struct relay *r, uint32_t session, uint8_t type, uint8_t flags, const void *data,
                 size_t n)
 {
-    if (r->agent >= 0 && !frame_put(&r->to_guest, session, type, flags, data, n))
+    struct queue *q = r->warm.holding ? &r->warm.held : &r->to_guest;
+    if (r->agent >= 0 && !frame_put(q, session, type, flags, data, n))
         relay_fail(r, "failed", "the guest takes nothing any more");
 }
 
@@ -86,7 +87,9 @@ void guest_pay(struct relay *r)
 
 static void service_output(struct relay *r, const struct frame *f)
 {
-    if (r->state != RUNNING) {
+    if (r->state < STARTING && warm_is_copy(r))
+        return; /* the original said that, and its relay has heard it */
+    if (r->state != RUNNING && !(warm_is_copy(r) && r->state == STARTING)) {
         broke(r, "output of a service that does not run");
         return;
     }
@@ -96,6 +99,8 @@ static void service_output(struct relay *r, const struct frame *f)
     }
     r->service_out_credit -= f->length;
     r->service_owed += f->length;
+    if (r->state != RUNNING)
+        return; /* still the original's */
     log_write(&r->log, f->type == G_STDOUT ? "stdout" : "stderr", f->payload, f->length);
     for (int i = 0; i < MAX_CLIENTS; i++)
         if (r->clients[i].fd >= 0 && r->clients[i].attached)
@@ -105,6 +110,7 @@ static void service_output(struct relay *r, const struct frame *f)
 
 void guest_shut_down(struct relay *r)
 {
+    warm_give_up(r);
     r->state = STOPPING;
     r->kill_deadline = 0;
     r->deadline = now_ms() + r->launch.stop_ms;
@@ -136,21 +142,26 @@ static void service_error(struct relay *r, const struct frame *f)
     relay_fail(r, kinds[f->payload[0] < 4 ? f->payload[0] : 3], "%s", text);
 }
 
+void guest_service_runs(struct relay *r)
+{
+    r->state = RUNNING;
+    r->deadline = 0;
+    note_time(r, "the service has started");
+    relay_started(r);
+    watch_start(r);
+    clients_pump_input(r);
+}
+
 static void service_frame(struct relay *r, const struct frame *f)
 {
     uint32_t more;
     switch (f->type) {
     case G_STARTED:
-        if (r->state != STARTING) {
+        if (r->state != STARTING || warm_is_copy(r)) {
             broke(r, "a start that was not asked for");
             return;
         }
-        r->state = RUNNING;
-        r->deadline = 0;
-        note_time(r, "the service has started");
-        relay_started(r);
-        watch_start(r);
-        clients_pump_input(r);
+        guest_service_runs(r);
         break;
     case G_STDOUT:
     case G_STDERR:
@@ -184,6 +195,10 @@ static void exec_frame(struct relay *r, const struct frame *f)
     bool output = f->type == G_STDOUT || f->type == G_STDERR;
     if (f->session >= r->next_session || f->type < G_STARTED || f->type > G_CREDIT) {
         broke(r, "a session that does not exist");
+        return;
+    }
+    if (r->warm.hooking && f->session == HOOK_SESSION) {
+        warm_hook(r, f);
         return;
     }
     if (!s)
@@ -272,9 +287,11 @@ static void send_config(struct relay *r)
     }
     put_record(&q, "time", time, (size_t)n);
     put_record(&q, "entropy", entropy, sizeof entropy);
-    guest_send(r, 0, H_CONFIG, 0, q.data, queue_used(&q));
+    bool warm = warm_is_copy(r);
+    guest_send(r, 0, warm ? H_IDENTITY : H_CONFIG, 0, q.data, queue_used(&q));
     queue_free(&q);
-    if (!queue_put(&r->to_guest, r->launch.config, r->launch.config_length))
+    if (!queue_put(&r->to_guest, warm ? r->launch.identity : r->launch.config,
+                   warm ? r->launch.identity_length : r->launch.config_length))
         relay_fail(r, "failed", "the configuration is too large");
 }
 
@@ -294,7 +311,9 @@ void guest_start(struct relay *r)
         relay_started(r);
         return;
     }
-    if (!queue_put(&r->to_guest, r->launch.start, r->launch.start_length))
+    if (warm_is_copy(r))
+        warm_go(r);
+    else if (!queue_put(&r->to_guest, r->launch.start, r->launch.start_length))
         relay_fail(r, "failed", "the command is too large");
 }
 
@@ -362,7 +381,13 @@ static void control_frame(struct relay *r, const struct frame *f)
         }
         r->state = STARTING;
         note_time(r, "the guest is set up");
-        qmp_close(r);
+        if (warm_is_copy(r)) {
+            r->service_out_credit = r->service_in_credit = WINDOW;
+            warm_connect(r);
+            break;
+        }
+        if (!r->launch.source || !r->launch.cloning)
+            qmp_close(r);
         r->start_due = true;
         guest_start(r);
         break;
@@ -377,6 +402,8 @@ static void control_frame(struct relay *r, const struct frame *f)
         say(r, f);
         break;
     case G_PONG:
+        if (warm_pong(r, f))
+            break;
         if (r->state == BOOTING) {
             first_pong(r);
             break;
@@ -384,6 +411,8 @@ static void control_frame(struct relay *r, const struct frame *f)
         /* fall through */
     case G_USAGE:
     case G_FROZEN:
+        if (f->type == G_FROZEN && warm_frozen(r, f))
+            break;
         if (f->type == G_FROZEN)
             clock_ask(r);
         r->asked[f->type] = false;

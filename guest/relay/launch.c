@@ -163,6 +163,16 @@ static bool take(struct launch *l, const struct record *r)
         l->cgroups[l->n_cgroups++] = r->text[1];
     } else if (!strcmp(key, "bind") && r->count == 3 && l->n_binds < MAX_BINDS) {
         l->binds[l->n_binds++] = (struct bind){r->text[1], r->text[2]};
+    } else if (!strcmp(key, "source") && r->count == 1) {
+        l->source = true;
+    } else if (!strcmp(key, "identity") && r->count == 2) {
+        l->identity = (unsigned char *)r->text[1];
+        l->identity_length = r->length[1];
+    } else if (!strcmp(key, "hook") && r->count == 2) {
+        l->hook = (unsigned char *)r->text[1];
+        l->hook_length = r->length[1];
+    } else if (!strcmp(key, "warm-disk") && r->count == 2) {
+        l->warm_disk = r->text[1];
     } else if (!strcmp(key, "preload") && r->count == 2) {
         l->preload = r->text[1];
     } else if (!strcmp(key, "run") && r->count > 1 && !l->argv) {
@@ -202,6 +212,8 @@ const char *launch_read(struct launch *launch, int fd)
         return "what to run lacks a folder, a log, a program, a start or a channel";
     if ((launch->template || launch->cloning) && (launch->memory_fd < 3 || launch->qmp_fd < 3))
         return "what to run lacks a template's memory or control channel";
+    if (launch->identity && (launch->plug || launch->source || launch->idle || launch->template))
+        return "what to run is a copy of a service and something else";
     if (launch->cloning && launch->n_shares && !launch->plug)
         return "what to run lacks how a clone gets its shares";
     return NULL;

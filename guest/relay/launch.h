@@ -49,6 +49,12 @@ struct launch {
     char **argv; /* QEMU and its arguments, ended by NULL */
     char **clone_argv; /* the same for a clone of a template, or NULL */
     const char *plug;  /* QMP commands that give a clone its shares, or NULL */
+    bool source;  /* its memory is its own: snapshots can be taken while it runs */
+    /* Of a copy of a VM whose service ran: IDENTITY, the hook's EXEC (or NULL), and the disk that
+     * takes the place of the writable one if all goes well. */
+    const unsigned char *identity, *hook;
+    size_t identity_length, hook_length;
+    const char *warm_disk;
     const char *preload; /* a library that a clone's QEMU is started with, in its jail, or NULL */
 };
 

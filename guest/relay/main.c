@@ -59,7 +59,8 @@ void relay_fail(struct relay *r, const char *kind, const char *format, ...)
     va_list list;
     if (r->state == DONE)
         return;
-    bool falls_back = r->launch.cloning && r->state < STARTING && r->ready >= 0;
+    bool before = r->state < STARTING || (warm_is_copy(r) && !r->warm.thawed);
+    bool falls_back = r->launch.cloning && before && r->ready >= 0;
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
@@ -81,7 +82,8 @@ void relay_started(struct relay *r)
     char text[64];
     if (r->launch.cloning || r->fell_back) {
         char how[512];
-        snprintf(how, sizeof how, r->fell_back ? "cold %s\n" : "cloned\n", r->because);
+        const char *word = warm_is_copy(r) ? "warm\n" : "cloned\n";
+        snprintf(how, sizeof how, r->fell_back ? "cold %s\n" : word, r->because);
         if (write_whole("boot", how) != 0) {
             relay_fail(r, "failed", "cannot write how it was booted: %s", strerror(errno));
             return;
@@ -162,8 +164,10 @@ static void check_deadlines(struct relay *r)
 {
     int64_t now = now_ms();
     check_boot(r);
-    if (r->state == RUNNING)
+    if (r->state == RUNNING) {
         clock_look(r, now);
+        warm_look(r, now);
+    }
     if (r->launch.idle && r->state == RUNNING)
         check_idle(r);
     if (r->kill_deadline && now >= r->kill_deadline && r->state == RUNNING) {
@@ -176,6 +180,8 @@ static void check_deadlines(struct relay *r)
         boot_again(r);
     else if (r->state == STOPPING)
         r->state = DONE;
+    else if (r->warm.hooking)
+        relay_fail(r, "timeout", "its hook does not end");
     else if (r->state == RUNNING)
         relay_fail(r, "failed", "the channel to the guest's agent was closed");
     else
@@ -190,6 +196,8 @@ static int patience(const struct relay *r)
         wait = r->deadline - now;
     if (r->state == RUNNING && r->clock_due - now < wait)
         wait = r->clock_due - now;
+    if (r->warm.step != WARM_IDLE && r->warm.deadline - now < wait)
+        wait = r->warm.deadline - now;
     if (r->kill_deadline && r->kill_deadline - now < wait)
         wait = r->kill_deadline - now;
     if ((guest_owed(r) || r->launch.idle) && wait > 1000)
@@ -298,6 +306,8 @@ static bool boot_cold(struct relay *r)
         dprintf(r->guest_log, "relay: the clone failed, boots cold: %s%s%s\n", r->because,
                 *r->error_tail ? "; the VMM said: " : "", r->error_tail);
     vm_end(r);
+    if (r->launch.warm_disk)
+        unlink(r->launch.warm_disk);
     r->launch.cloning = false;
     r->attempts = 0;
     r->deadline = 0;
@@ -369,6 +379,7 @@ int main(int argc, char **argv)
     r->agent = r->errors = r->qmp = r->watch = r->jumps = r->listener = r->signals = r->guest_log = r->log.fd = -1;
     r->ready = argc == 2 ? atoi(argv[1]) : -1;
     r->next_session = 2;
+    warm_init(r);
     r->from_guest.limit = 4 * FRAME_PAYLOAD_MAX;
     r->to_guest.limit = GUEST_LIMIT;
     for (int i = 0; i < MAX_CLIENTS; i++)

@@ -1,7 +1,7 @@
 #include "memory.h"
 
 #include <errno.h>
-#include <stdbool.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,22 +33,28 @@ static bool copy_all(int from, const char *content, int to, off_t size)
     return at >= 0 || errno == ENXIO;
 }
 
-int memory_copy(int from)
+bool memory_fill(int from, int to)
 {
     struct stat facts;
-    int to = memfd_create("gemel-memory", MFD_CLOEXEC);
+    if (fstat(from, &facts) != 0 || ftruncate(to, facts.st_size) != 0)
+        return false;
+    char *content = mmap(NULL, (size_t)facts.st_size, PROT_READ, MAP_SHARED, from, 0);
+    if (content == MAP_FAILED)
+        return false;
+    bool done = copy_all(from, content, to, facts.st_size);
+    int error = errno;
+    munmap(content, (size_t)facts.st_size);
+    errno = error;
+    return done;
+}
+
+int memory_copy(int from)
+{
+    int to = memfd_create("gemel-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (to < 0)
         return -1;
-    if (fstat(from, &facts) == 0 && ftruncate(to, facts.st_size) == 0) {
-        char *content = mmap(NULL, (size_t)facts.st_size, PROT_READ, MAP_PRIVATE, from, 0);
-        bool done = content != MAP_FAILED && copy_all(from, content, to, facts.st_size);
-        int error = errno;
-        if (content != MAP_FAILED)
-            munmap(content, (size_t)facts.st_size);
-        errno = error;
-        if (done)
-            return to;
-    }
+    if (memory_fill(from, to) && fcntl(to, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK) == 0)
+        return to;
     int error = errno;
     close(to);
     errno = error;

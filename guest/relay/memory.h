@@ -2,7 +2,13 @@
 #ifndef GEMEL_RELAY_MEMORY_H
 #define GEMEL_RELAY_MEMORY_H
 
-/* A new file of the same content and size, holes and all; -1 with errno. */
+#include <stdbool.h>
+
+/* A new file of the same content, holes and all, whose size cannot be changed; -1 with errno. */
 int memory_copy(int from);
+
+/* Copies what one file in memory holds into another, which gets its size. The first is sealed
+ * against becoming shorter. False: errno says why. */
+bool memory_fill(int from, int to);
 
 #endif

@@ -11,8 +11,9 @@
 
 #include "relay.h"
 
+#define GREETING "{\"execute\":\"qmp_capabilities\"}\n"
 #define SETTINGS                                                                                  \
-    "{\"execute\":\"qmp_capabilities\"}\n"                                                        \
+    GREETING                                                                                      \
     "{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":["                 \
     "{\"capability\":\"x-ignore-shared\",\"state\":true},"                                        \
     "{\"capability\":\"events\",\"state\":true}]}}\n"                                             \
@@ -24,7 +25,7 @@ static const char restoring[] =
     SETTINGS "{\"execute\":\"migrate-incoming\",\"arguments\":{\"uri\":\"fd:state\"}}\n";
 
 /* All commands at once, the descriptor beside the first byte: the VMM takes them in order. */
-static bool command(struct relay *r, const char *text, size_t n, int fd)
+bool qmp_command(struct relay *r, const char *text, size_t n, int fd)
 {
     union {
         char room[CMSG_SPACE(sizeof(int))];
@@ -38,10 +39,7 @@ static bool command(struct relay *r, const char *text, size_t n, int fd)
     head->cmsg_type = SCM_RIGHTS;
     head->cmsg_len = CMSG_LEN(sizeof(int));
     memcpy(CMSG_DATA(head), &fd, sizeof fd);
-    if (sendmsg(r->qmp, &message, MSG_NOSIGNAL) == (ssize_t)n)
-        return true;
-    relay_fail(r, "failed", "cannot command the VMM: %s", strerror(errno));
-    return false;
+    return r->qmp >= 0 && sendmsg(r->qmp, &message, MSG_NOSIGNAL) == (ssize_t)n;
 }
 
 /* A description of the file of our own, read from its beginning. */
@@ -59,7 +57,9 @@ static bool hand_over(struct relay *r, const char *text, size_t n, int flags)
         relay_fail(r, "failed", "cannot open the template's state: %s", strerror(errno));
         return false;
     }
-    bool done = command(r, text, n, fd);
+    bool done = qmp_command(r, text, n, fd);
+    if (!done)
+        relay_fail(r, "failed", "cannot command the VMM: %s", strerror(errno));
     close(fd);
     return done;
 }
@@ -71,7 +71,12 @@ bool qmp_save(struct relay *r)
 
 bool qmp_restore(struct relay *r)
 {
-    return hand_over(r, restoring, sizeof restoring - 1, O_RDONLY);
+    static const char greeting[] = GREETING;
+    char text[4096 + sizeof restoring], links[4096] = "";
+    if (warm_is_copy(r)) /* it has another's addresses until it is told its own */
+        links[warm_links(r, false, links, sizeof links)] = 0;
+    int n = snprintf(text, sizeof text, "%s%s%s", greeting, links, restoring + sizeof greeting - 1);
+    return hand_over(r, text, (size_t)n, O_RDONLY);
 }
 
 /* All at once; the answer to the last tells that all is done, any error ends the attempt. */
@@ -87,6 +92,8 @@ static void plug(struct relay *r)
 
 static void take_line(struct relay *r, const char *line)
 {
+    if (warm_line(r, line))
+        return;
     bool told = strstr(line, "\"MIGRATION\"") != NULL;
     if (strstr(line, "\"error\":") || (told && strstr(line, "\"failed\""))) {
         if (r->plugging)
@@ -118,11 +125,13 @@ void qmp_read(struct relay *r)
     r->qmp_used += (size_t)got;
     r->qmp_line[r->qmp_used] = 0;
     char *line = r->qmp_line, *end;
-    while (r->state != DONE && (end = memchr(line, '\n', r->qmp_used - (size_t)(line - r->qmp_line)))) {
+    while (r->state != DONE && r->qmp >= 0 && (end = memchr(line, '\n', r->qmp_used - (size_t)(line - r->qmp_line)))) {
         *end = 0;
         take_line(r, line);
         line = end + 1;
     }
+    if (r->qmp < 0)
+        return; /* that was the last that matters */
     r->qmp_used -= (size_t)(line - r->qmp_line);
     memmove(r->qmp_line, line, r->qmp_used);
 }

@@ -3,8 +3,12 @@
 #define GEMEL_RELAY_QMP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct relay;
+
+/* Sends commands, with a descriptor beside the first byte. False: errno says why not. */
+bool qmp_command(struct relay *r, const char *text, size_t n, int fd);
 
 /* Has the VMM write its devices' state into the template's state file. */
 bool qmp_save(struct relay *r);

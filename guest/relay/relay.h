@@ -11,6 +11,7 @@
 #include "launch.h"
 #include "log.h"
 #include "qmp.h"
+#include "warm.h"
 #include "wire.h"
 
 enum { MAX_CLIENTS = 128, MAX_SESSIONS = 512, ATTACH_BACKLOG = 1 << 20, CLIENT_LIMIT = 8 << 20,
@@ -77,6 +78,7 @@ struct relay {
     bool exit_written;
     bool asked[256]; /* by the type of the answer: a request is under way */
 
+    struct warm warm;
     uint32_t next_session;
     uint32_t service_out_credit, service_owed, service_in_credit;
     struct client clients[MAX_CLIENTS];
@@ -107,6 +109,7 @@ void guest_send(struct relay *r, uint32_t session, uint8_t type, uint8_t flags, 
 bool guest_owed(const struct relay *r);
 void guest_pay(struct relay *r);
 void guest_start(struct relay *r);
+void guest_service_runs(struct relay *r);
 void guest_send_time(struct relay *r);
 void guest_ask(struct relay *r, uint8_t request, uint8_t answer);
 

@@ -55,7 +55,8 @@ static bool open_devices(struct relay *r, struct opened *o)
     const struct launch *l = &r->launch;
     for (size_t i = 0; i < l->n_disks; i++) {
         int flags = (l->disks[i].writable ? O_RDWR : O_RDONLY) | O_CLOEXEC;
-        int fd = open(l->disks[i].path, flags);
+        bool warm = l->disks[i].writable && l->warm_disk && warm_is_copy(r);
+        int fd = open(warm ? l->warm_disk : l->disks[i].path, flags);
         if (fd < 0) {
             relay_fail(r, "failed", "cannot open %s: %s", l->disks[i].path, strerror(errno));
             return false;
@@ -128,11 +129,13 @@ static bool start_shares(struct relay *r, struct opened *o, int error_fd)
 }
 
 /* What templates and clones have besides: the memory's file and the control channel. File servers
- * map the guest's memory too, so a clone with shares has a copy of the template's for its own. */
+ * map the guest's memory too, so a clone with shares has a copy of the template's for its own, and
+ * so has one that is to be saved while its service runs. */
 static bool open_control(struct relay *r, struct opened *o)
 {
     int pair[2];
-    int memory = r->launch.cloning && r->launch.n_shares
+    bool own = r->launch.cloning && (r->launch.n_shares || r->launch.source);
+    int memory = own
                      ? memory_copy(r->launch.memory_from)
                      : fcntl(r->launch.memory_from, F_DUPFD_CLOEXEC, 3);
     if (memory < 0) {
@@ -140,6 +143,8 @@ static bool open_control(struct relay *r, struct opened *o)
         return false;
     }
     keep(o, memory, r->launch.memory_fd);
+    if (own && r->launch.source)
+        r->warm.memory = fcntl(memory, F_DUPFD_CLOEXEC, 3);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
         relay_fail(r, "failed", "cannot make the VMM's control channel: %s", strerror(errno));
         return false;
@@ -295,6 +300,7 @@ void vm_end(struct relay *r)
         close(r->errors);
     r->agent = r->errors = -1;
     qmp_close(r);
+    warm_end(r);
     r->saving = r->plugging = false;
     queue_take(&r->from_guest, queue_used(&r->from_guest));
     queue_take(&r->to_guest, queue_used(&r->to_guest));

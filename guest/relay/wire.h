@@ -8,13 +8,15 @@
 
 #include "../agent/protocol.h"
 
-enum { MAX_GRANT = 4 * WINDOW };
+enum { MAX_GRANT = 4 * WINDOW, HOOK_SESSION = 2 };
 
 /* Frames that the engine and the relay alone speak. */
 enum relay_frame {
     R_ATTACH = 32, /* session 1: send me the service's output from now on */
     R_KILL = 33,   /* session 0: end the service and the VM */
+    R_SAVE = 34,   /* session 0: u32s, my descriptors for memory, state and disk of a snapshot */
     R_ATTACHED = 96,
+    R_SAVED = 97,
 };
 
 /* A first-in first-out queue of bytes that grows up to its limit. */

@@ -127,6 +127,12 @@ class Guest:
             self.writer.write(part)
         await self.expect(FromGuest.READY)
 
+    async def become(self, records: Sequence[Record], answer: FromGuest) -> bytes:
+        """Another identity; the answer's payload."""
+        for part in protocol.message(protocol.CONTROL, ToGuest.IDENTITY, records):
+            self.writer.write(part)
+        return (await self.expect(answer)).payload
+
     def start(self, records: Sequence[Record], *, auto: bool = True) -> Session:
         return self._run(protocol.SERVICE, ToGuest.START, records, auto)
 

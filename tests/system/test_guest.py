@@ -426,6 +426,54 @@ async def test_a_file_is_replaced_in_place(guest: Guest) -> None:
     assert await sh(guest, "cat /etc/hosts") == "127.0.0.1 new\n"
 
 
+#: What the guest becomes for a moment.
+IDENTITY: list[Record] = [
+    ("entropy", os.urandom(64)),
+    ("hostname", "twin", ""),
+    ("machine-id", "0" * 31 + "8"),
+    ("nic", "02:00:00:00:00:12", "eth0", "10.7.0.9/24", "10.7.0.3", "1400", "1"),
+    ("file", "/etc/hosts", "0644", "0", "0", b"10.7.0.9 twin\n"),
+]
+#: A connection that leaves the guest's own addresses, as far as it can tell, and one that does not.
+CONNECTIONS = """
+    for to in 10.7.0.2 127.0.0.1; do
+        port=$((7000 + ${to%%.*}))
+        nc -l -p $port -e cat &
+        mkfifo /tmp/$to
+        (sleep 1; nc $to $port <> /tmp/$to >/tmp/$to.said; touch /tmp/$to.ended) 2>/dev/null &
+        until grep -q hello /tmp/$to.said 2>/dev/null; do echo hello >/tmp/$to; sleep .2; done
+    done >/dev/null 2>&1
+"""
+
+
+async def test_another_identity(guest: Guest) -> None:
+    await sh(guest, CONNECTIONS)
+    waiting = guest.exec("sleep", "1000")
+    await waiting.until("s.pid")
+    refused = await guest.become(IDENTITY, FromGuest.ERROR)
+    assert b"stands still" in refused
+    assert await guest.ask(ToGuest.FREEZE, FromGuest.FROZEN) == b"\1"
+    await guest.become(IDENTITY, FromGuest.READY)
+    hook = await sh(guest, "hostname; cat /etc/hosts; ls -d /proc/[0-9]* | wc -l", [("hook",)])
+    assert hook.startswith("twin\n10.7.0.9 twin\n")
+    assert await guest.ask(ToGuest.THAW, FromGuest.FROZEN) == b"\0"
+    shown = await sh(guest, "ip -4 addr show eth0; ip link show eth0; ip route")
+    assert "inet 10.7.0.9/24" in shown and "10.7.0.2/" not in shown
+    assert "02:00:00:00:00:12" in shown and "default via 10.7.0.3" in shown
+    script = "until test -e /tmp/10.7.0.2.ended; do sleep .1; done; ls /tmp"
+    assert "127.0.0.1.ended" not in await sh(guest, script)
+    assert waiting.status is None  # it was the original's, and nobody hears of its end
+    assert "sleep 1000" not in await sh(guest, "ps")
+    # back, so that other tests find what they expect
+    assert await guest.ask(ToGuest.FREEZE, FromGuest.FROZEN) == b"\1"
+    await guest.become([("hostname", "box", "example.test"), CONFIG[5]], FromGuest.READY)
+    cut = guest.become([("nic", "x", "eth0", "", "", "0", "0")], FromGuest.ERROR)
+    assert b"bad MAC" in await cut
+    assert await guest.ask(ToGuest.THAW, FromGuest.FROZEN) == b"\0"
+    await guest.configure([("file", "/etc/hosts", "0644", "0", "0", b"127.0.0.1 localhost\n")])
+    await sh(guest, "kill $(pidof nc cat)")
+
+
 async def test_a_second_boot_finds_what_was_written_and_ends_with_its_program(
     tmp_path: Path,
 ) -> None:

@@ -35,6 +35,11 @@ def seal(fd: int) -> None:
         raise Failed("cannot seal a file in memory", details=str(error)) from error
 
 
+def fix_size(fd: int) -> None:
+    """From now on the file can neither grow nor shrink."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+
+
 def used(fd: int) -> int:
     """Bytes that it takes."""
     return os.fstat(fd).st_blocks * 512

@@ -44,7 +44,9 @@ from gemel.runtime.microvm.protocol import (
 )
 
 #: Frames that engine and relay alone speak (guest/relay/wire.h).
-ATTACH, KILL, ATTACHED = 32, 33, 96
+ATTACH, KILL, SAVE, ATTACHED, SAVED = 32, 33, 34, 96, 97
+#: Seconds for a snapshot: the service stands still for far less of it.
+SAVE_TIMEOUT = 40.0
 ANSWER_TIMEOUT = 15.0
 NOT_RUNNING = "it does not run"
 READ_SIZE = 65536
@@ -80,7 +82,7 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._decoder = Decoder((*FromGuest, ATTACHED))
+        self._decoder = Decoder((*FromGuest, ATTACHED, SAVED))
         self._frames: deque[Frame] = deque()
 
     @classmethod
@@ -134,6 +136,28 @@ async def ask(folder: Path, question: ToGuest, answer: FromGuest) -> bytes:
         raise Failed(
             "the micro VM's agent does not answer", details=f"{question.name}: {ANSWER_TIMEOUT:g} s"
         ) from None
+    finally:
+        await connection.close()
+
+
+async def save(folder: Path, targets: tuple[int, int, int]) -> None:
+    """Takes a snapshot of a VM whose service runs, into descriptors of this process.
+
+    targets: for memory, the devices' state (both files in memory), and the disk. Raises
+    NotFound, Conflict (it cannot be saved now), Failed; the service goes on all the same.
+    """
+    connection = await Connection.open(folder)
+    try:
+        async with asyncio.timeout(SAVE_TIMEOUT):
+            await connection.send(encode(CONTROL, SAVE, b"".join(map(encode_u32, targets))))
+            while frame := await connection.receive():
+                if frame.type == FromGuest.ERROR:
+                    raise Conflict("it cannot be saved", details=decode_error(frame.payload)[1])
+                if frame.type == SAVED:
+                    return
+        raise NotFound(NOT_RUNNING)
+    except TimeoutError:
+        raise Failed("it cannot be saved", details="its relay does not answer") from None
     finally:
         await connection.close()
 

@@ -22,6 +22,10 @@ SIZE = 32 << 30
 #: Goes up when the empty file system is made otherwise.
 LAYOUT = 1
 NAME = "disk.ext4"
+#: The disk of a copy of a running service, until it has started.
+WARM_NAME = "warm.ext4"
+#: Beside the disk for as long as no VM has had it.
+_PRISTINE = "pristine"
 _JOURNAL_MIB = 16
 #: Seconds for a volume's first content to be copied.
 _FILL_TIMEOUT = 600.0
@@ -94,7 +98,18 @@ async def ensure_layer(paths: Paths, layer: Path) -> Path:
         empty = await ensure_empty(paths)
         files.folder(layer)
         await asyncio.to_thread(sparse.copy, empty, target)
+        (layer / _PRISTINE).touch(mode=0o600)
     return target
+
+
+def is_pristine(layer: Path) -> bool:
+    """Whether nothing has been written on the instance's disk."""
+    return (layer / _PRISTINE).exists()
+
+
+def use(layer: Path) -> None:
+    """A VM is about to get the disk."""
+    (layer / _PRISTINE).unlink(missing_ok=True)
 
 
 async def ensure_volumes(paths: Paths, spec: InstanceSpec) -> dict[Path, Path]:

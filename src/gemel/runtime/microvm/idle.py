@@ -19,7 +19,7 @@ from gemel.errors import GemelError, NotFound
 from gemel.host import cgroups, files
 from gemel.model.instance import InstanceSpec, Network
 from gemel.model.paths import Paths
-from gemel.runtime.microvm import build, channel, relay
+from gemel.runtime.microvm import build, channel, disks, relay
 from gemel.runtime.microvm.machine import Limits
 from gemel.runtime.microvm.protocol import CONTROL, encode
 from gemel.runtime.microvm.tools import Tools
@@ -86,6 +86,7 @@ class IdleVms:
         bare = msgspec.structs.replace(spec, network=Network(), log=folder / "log", log_size=0)
         machine = await build.machine(self._paths, tools, kvm, bare)
         try:
+            disks.use(spec.layer)
             files.folder(folder)
             job = await build.job(tools, self._limits, bare, folder, self._group(spec.id))
             job = msgspec.structs.replace(job, idle=True)

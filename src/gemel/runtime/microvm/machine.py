@@ -95,6 +95,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     shares: tuple[Share, ...] = ()
     volumes: tuple[Disk, ...] = ()
     """Block volumes: disks that a clone gets once it runs."""
+    source: bool = False
+    """Snapshots can be taken of it while its service runs, if it is a clone itself."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,8 +183,9 @@ def _memory(machine: Machine, snapshot: str) -> Iterator[str]:
     yield from ("-m", size)
     if snapshot:
         # clones map the template's memory, each with its own changes; with file servers,
-        # which must map it as well, the relay hands a copy over
-        share = "on" if snapshot == "save" or machine.shares else "off"
+        # which must map it as well, or to be saved, the relay hands a copy over
+        own = snapshot == "save" or machine.shares or machine.source
+        share = "on" if own else "off"
         path = f"/proc/self/fd/{MEMORY_FD}"
         yield "-object"
         yield f"memory-backend-file,id=ram,size={size},mem-path={path},share={share}"
@@ -272,6 +275,17 @@ def file_server_arguments(server: FileServer, folder: Path) -> list[str]:
     ]
 
 
+class Copy(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a VM whose service ran: IDENTITY and the hook's EXEC as whole frames, and a disk.
+
+    The disk takes the place of the machine's writable one when the service goes on.
+    """
+
+    identity: bytes
+    hook: bytes
+    disk: Path
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What the relay is to run, beside the machine itself.
 
@@ -298,6 +312,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     template: bool = False
     guest: Guest | None = None
     discard: Path | None = None
+    copy: Copy | None = None
 
 
 def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
@@ -354,6 +369,12 @@ def _clone_records(machine: Machine, job: Job) -> Iterator[Record]:
         yield ("bind", str(job.discard), "discard.so")
         yield ("preload", "/discard.so")
     yield ("clone-run", *qemu_arguments(machine, snapshot="restore"))
+    if machine.source:
+        yield ("source",)
+    if job.copy is not None:
+        yield ("identity", job.copy.identity)
+        yield ("hook", job.copy.hook)
+        yield ("warm-disk", str(job.copy.disk))
     if machine.shares or machine.volumes:
         yield ("plug", "".join(f"{line}\n" for line in plug_commands(machine)))
 

@@ -65,6 +65,7 @@ class ToGuest(enum.IntEnum):
     PREPARE = 16
     CHANGED = 17
     CLOCK = 18
+    IDENTITY = 19
 
 
 class FromGuest(enum.IntEnum):

@@ -120,12 +120,12 @@ def read_exit(folder: Path) -> Exit:
 
 
 def read_boot(folder: Path) -> tuple[str, str]:
-    """How a VM that was to be cloned came up, and why not so: (cloned, "") or (cold, reason)."""
+    """How a VM came up: ``warm``, ``cloned`` or ``cold``, and why not better than that."""
     try:
         word, _, reason = (folder / "boot").read_text(errors="replace").strip().partition(" ")
     except OSError:
         return "cold", ""
-    return (word, reason) if word in ("cloned", "cold") else ("cold", "")
+    return (word, reason) if word in ("warm", "cloned", "cold") else ("cold", "")
 
 
 def read_pids(folder: Path) -> tuple[int, int] | None:

@@ -45,7 +45,7 @@ from gemel.runtime.microvm import (
     setup,
 )
 from gemel.runtime.microvm.idle import IdleVms
-from gemel.runtime.microvm.machine import Guest, Limits, Machine, why_no_clone
+from gemel.runtime.microvm.machine import Copy, Guest, Limits, Machine, why_no_clone
 from gemel.runtime.microvm.protocol import (
     CONTROL,
     FIRST_EXEC,
@@ -61,6 +61,7 @@ from gemel.runtime.microvm.protocol import (
 )
 from gemel.runtime.microvm.templates import RETRY, Kind, Templates, kind_of
 from gemel.runtime.microvm.tools import Tools, find_tools
+from gemel.runtime.microvm.warm import Warm
 
 log = logging.getLogger("gemel.microvm")
 
@@ -97,6 +98,7 @@ class MicroVmRuntime:
         self._left: set[channel.Session] = set()
         self._debugging = debugging.Debugging()
         self.templates = Templates(paths, self._limits)
+        self.warm = Warm(paths)
         self._not_plugged = (0.0, "")
         # more at once are no faster, and each is slow then: some miss their deadlines
         self._boots = asyncio.Semaphore(BOOTS_PER_CPU * (os.cpu_count() or 1))
@@ -126,6 +128,7 @@ class MicroVmRuntime:
             await session.end(hang_up=False)
         await self._idle.close()
         await self.templates.close()
+        await self.warm.close()
 
     async def tools(self) -> Tools:
         """Programs, kernel and initrd; looked for once, again after a failure."""
@@ -199,17 +202,18 @@ class MicroVmRuntime:
     async def _boot(
         self, spec: InstanceSpec, machine: Machine, tools: Tools, early: list[channel.Session]
     ) -> int:
-        """Starts the relay, with a template where there is one."""
+        """Starts the relay, with a snapshot or a template where there is one."""
+        unfit = await self.warm.note(spec)
+        if self.warm.takes_part(spec.id) and _why_cold(spec) is None:
+            kind = await asyncio.to_thread(kind_of, tools, machine)
+            async with self.warm.borrow(spec, kind) as found:
+                if not isinstance(found, str):
+                    return await self._boot_copy(spec, machine, tools, early, *found)
+            unfit = found
+            machine = msgspec.structs.replace(machine, source=True)
+        async with self._template(tools, machine, spec) as (kind, guest, reason), self._boots:
+            pid = await self._launch(spec, machine, tools, early, guest)
         folder = self._folder(spec.id)
-        template = self._template(tools, machine, spec)
-        async with template as (kind, guest, reason), self._boots:
-            await self._clear(spec.id)
-            files.folder(folder)
-            files.folder(spec.log.parent)
-            job = await build.job(tools, self._limits, spec, folder, self._cgroup(spec.id))
-            early += [s for s in self._early.pop(spec.id, []) if not s.closed]
-            job = msgspec.structs.replace(job, attached=len(early), guest=guest)
-            pid = await relay.launch(tools.relay, machine, job, lambda: _attach_all(folder, early))
         if guest is None:
             files.write(folder / "boot", f"cold {reason}\n".encode())
             return pid
@@ -218,10 +222,54 @@ class MicroVmRuntime:
             self._not_plugged = (time.monotonic(), why)
         elif word != "cloned":  # a cold boot has worked, so it was the template's fault
             self.templates.drop(kind, why)
+        else:
+            if machine.source:
+                self.warm.started(spec.id, kind)
+            files.write(folder / "boot", f"cloned {unfit}\n".encode())
         return pid
 
+    async def _launch(
+        self,
+        spec: InstanceSpec,
+        machine: Machine,
+        tools: Tools,
+        early: list[channel.Session],
+        guest: Guest | None,
+        copy: Copy | None = None,
+    ) -> int:
+        folder = self._folder(spec.id)
+        await self._clear(spec.id)
+        files.folder(folder)
+        files.folder(spec.log.parent)
+        disks.use(spec.layer)
+        job = await build.job(tools, self._limits, spec, folder, self._cgroup(spec.id))
+        early += [s for s in self._early.pop(spec.id, []) if not s.closed]
+        job = msgspec.structs.replace(job, attached=len(early), guest=guest, copy=copy)
+        return await relay.launch(tools.relay, machine, job, lambda: _attach_all(folder, early))
+
+    async def _boot_copy(
+        self,
+        spec: InstanceSpec,
+        machine: Machine,
+        tools: Tools,
+        early: list[channel.Session],
+        guest: Guest,
+        copy: Copy,
+    ) -> int:
+        """A warm replica; if that fails the relay boots it cold, and says why."""
+        async with self._boots:
+            pid = await self._launch(spec, machine, tools, early, guest, copy)
+        word, why = await asyncio.to_thread(relay.read_boot, self._folder(spec.id))
+        if word != "warm":
+            self.warm.failed(spec.id, why)
+        return pid
+
+    def healthy(self, id: str) -> None:
+        """Where warm replicas are wanted, a snapshot is taken in the background."""
+        self.warm.healthy(id)
+
     def boot(self, id: str) -> tuple[str, str]:
-        """How a running instance came up, ``cloned`` or ``cold``, and why it was not cloned."""
+        """How a running instance came up (``warm``, ``cloned``, ``cold``), and why not better."""
         return relay.read_boot(self._folder(id))
 
     async def start(self, spec: InstanceSpec) -> int:
@@ -257,6 +305,7 @@ class MicroVmRuntime:
         alive = relay.read_pids(folder) is not None and await idle.runs(folder)
         if alive or folder.exists():
             self._watch(spec)
+            self.warm.adopt(spec)
         return alive
 
     async def wait(self, id: str) -> Exit:
@@ -283,6 +332,7 @@ class MicroVmRuntime:
         for stream in self._early.pop(spec.id, []):
             await stream.close()
         await self._idle.end(spec.id)
+        self.warm.forget(spec.id)
         await asyncio.to_thread(files.remove, spec.layer)
 
     async def kill(self, id: str, signal: int) -> None:
@@ -300,9 +350,10 @@ class MicroVmRuntime:
         """Freezes the service's processes in the guest. Raises Conflict if it is so already."""
         if self._paused(id).exists():
             raise Conflict("it is paused already")
-        with _running():
-            await channel.ask(self._folder(id), ToGuest.FREEZE, FromGuest.FROZEN)
-        files.write(self._paused(id), b"")
+        async with self.warm.still(id):
+            with _running():
+                await channel.ask(self._folder(id), ToGuest.FREEZE, FromGuest.FROZEN)
+            files.write(self._paused(id), b"")
 
     async def resume(self, id: str) -> None:
         """Ends a pause. Raises Conflict if there is none."""
