@@ -11,6 +11,7 @@ x-gemel:
   core: true               # a crash may dump core (see debugging.md)
   isolation: strong        # runtime: auto takes a micro VM for it
   otel: false              # the service is not told where OTLP is taken
+  snapshot: warm           # replicas are copies of a running one (or off: always booted cold)
   drain: 5s                # of an update: at most so long for open connections to end
 """
 
@@ -31,6 +32,7 @@ Json = dict[str, Any]
 KEYS = ("healthcheck", "restart-on-unhealthy", "core", "drain", "isolation", "snapshot", "otel")
 HOOKS = ("post_start", "pre_stop")
 HOOKS_LABEL = "gemel.hooks"
+SNAPSHOTS = ("warm", "off", "on", True, False)
 PROBES = ("http", "tcp", "grpc")
 TIMES = ("interval", "timeout", "start_period", "start_interval")
 HEALTH_KEYS = (*PROBES, "port", "expect", "service", *TIMES, "retries")
@@ -54,6 +56,8 @@ def problems(value: Any) -> Iterator[tuple[Path, str]]:
         yield ("isolation",), f'isolation can only be "{STRONG}"'
     if value.get("otel", True) not in (True, False):
         yield ("otel",), "otel must be true or false"
+    if value.get("snapshot", "on") not in SNAPSHOTS:
+        yield ("snapshot",), 'snapshot must be "warm", "on" or "off"'
     yield from _duration(value, "drain", ())
     if "healthcheck" in value:
         yield from _health(value["healthcheck"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gemel.compose import warm
 from gemel.compose.assemble import Origins
 from gemel.compose.problems import Path, Place, dotted
 from gemel.compose.project import Project, Service, runtime_words
@@ -48,6 +49,7 @@ def lint(
     found += _runtimes(project, names, origins)
     found += _ports(project, names, origins)
     found += _caches(project, names, origins)
+    found += _warm(project, names, origins)
     return found
 
 
@@ -152,3 +154,15 @@ def _caches(project: Project, names: Sequence[str], origins: Origins | None) -> 
             for words in unused:
                 place = origins.place(path, key=True) if origins else Place("")
                 yield Finding(name, dotted(path), Level.IGNORED, "", words, place)
+
+
+def _warm(project: Project, names: Sequence[str], origins: Origins | None) -> Iterator[Finding]:
+    """Warm replicas that are asked for and cannot be."""
+    for name in names:
+        for path, words in warm.obstacles(project.service(name)):
+            place = Place("")
+            if origins:
+                item = isinstance(path[-1], int)
+                place = origins.place(("services", name, *path), key=not item)
+            asked = f"services.{name}.x-gemel.snapshot"
+            yield Finding(name, asked, Level.IGNORED, "", words, place)

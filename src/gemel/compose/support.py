@@ -197,6 +197,7 @@ SERVICE: dict[str, Entry] = {
     "x-gemel.healthcheck": Entry(why="HTTP, TCP and gRPC from outside; see compose.md"),
     "x-gemel.restart-on-unhealthy": Entry(),
     "x-gemel.core": Entry(),
+    "x-gemel.snapshot": Entry(why="of micro VMs: warm, on, off; see micro-vms.md"),
 }
 
 BUILD = "Keys of build: see below."

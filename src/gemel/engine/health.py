@@ -53,12 +53,16 @@ async def keep(core: Core, one: Container, sick: Sick) -> None:
     live = core.live[one.id]
     begun = time.monotonic()
     period = check.start_period / SECOND
+    # what is a copy of a healthy service need not be waited for
+    at_once = core.runtime(one).boot(one.id)[0] == "warm" and one.state.health == "starting"
     while not live.ended.is_set():
         starting = one.state.health == "starting" and time.monotonic() - begun < period
         interval = (check.start_interval or START_INTERVAL) if starting else check.interval
         pause = (interval or INTERVAL) / SECOND
         if starting:
             pause = min(pause, (check.interval or INTERVAL) / SECOND)
+        if at_once:
+            pause, at_once = 0.0, False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await live.ended.wait()
@@ -85,6 +89,7 @@ async def _once(core: Core, one: Container, check: HealthConfig, begun: float) -
     if status == 0:
         state.failing_streak = 0
         state.health = "healthy"
+        core.runtime(one).healthy(one.id)
     elif not (before == "starting" and time.monotonic() - begun < check.start_period / SECOND):
         state.failing_streak += 1
         if state.failing_streak >= (check.retries or RETRIES):

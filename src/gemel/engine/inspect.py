@@ -193,11 +193,7 @@ def state(one: Container) -> Json:
 
 def _boot(core: Core, one: Container) -> tuple[str, str]:
     """How a running micro VM came up, and why it was not cloned; empty for what boots nothing."""
-    ask = getattr(core.runtime(one), "boot", None)
-    if ask is None or not one.state.running:
-        return "", ""
-    booted, reason = ask(one.id)
-    return str(booted), str(reason)
+    return core.runtime(one).boot(one.id) if one.state.running else ("", "")
 
 
 def full(core: Core, one: Container) -> Json:

@@ -118,6 +118,15 @@ class Runtime(Protocol):
         """Removes the writable layer of an instance that does not run. Idempotent."""
         ...
 
+    def healthy(self, id: str) -> None:
+        """Its health check has just succeeded. Returns at once, and may be called often."""
+        ...
+
+    def boot(self, id: str) -> tuple[str, str]:
+        """How a running instance's machine came up (``warm``, ``cloned``, ``cold``), and why not
+        better; empty where nothing boots."""
+        ...
+
     async def kill(self, id: str, signal: int) -> None:
         """Sends a signal to the first process. SIGKILL ends the instance whole."""
         ...

@@ -352,6 +352,13 @@ class ContainerRuntime:
 
     # -- while it runs ------------------------------------------------------------------
 
+    def healthy(self, id: str) -> None:
+        """Does nothing: a container starts in no time."""
+
+    def boot(self, id: str) -> tuple[str, str]:
+        """Empty: nothing boots."""
+        return "", ""
+
     async def kill(self, id: str, signal: int) -> None:
         live = self._running(id)
         if live.process is None:

@@ -70,7 +70,7 @@ class Facts(msgspec.Struct, frozen=True):
 
 def why_not(spec: InstanceSpec) -> str | None:
     """Why no instance of this kind can be a copy, nor be copied. Pure."""
-    if any(mount.kind is MountKind.BIND for mount in spec.mounts):
+    if any(mount.kind is not MountKind.TMPFS for mount in spec.mounts):
         return "no warm replicas: it has bind mounts or volumes"
     if spec.process.tty or spec.process.stdin:
         return "no warm replicas: it has a terminal or an open standard input"
