@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.engine import EngineProcess
@@ -99,7 +99,8 @@ class Gemel(Peer):
 
     name = "gemel"
 
-    def __init__(self) -> None:
+    def __init__(self, before: Callable[[EngineProcess], None] = lambda _: None) -> None:
+        """before: what is to be done to the engine's folders ahead of its start."""
         super().__init__()
         self.engine = EngineProcess()
         self._stack = contextlib.ExitStack()
@@ -108,6 +109,7 @@ class Gemel(Peer):
         run = self._stack.enter_context(isolation.memory_folder(self.folder / "run"))
         self.engine.paths = Paths(self.engine.paths.root, run)
         try:
+            before(self.engine)
             self.engine.start()
         except BaseException:
             self._stack.close()

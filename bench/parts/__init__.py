@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from bench.measure import Case
 from bench.parts import (
     api,
+    bare,
     capture,
     cli,
     clones,
@@ -16,6 +17,7 @@ from bench.parts import (
     load,
     memory,
     project,
+    shop,
     storage,
     streams,
     vm,
@@ -32,7 +34,9 @@ PARTS: Mapping[str, Part] = {
     "vm": vm.run,
     "bind": vm.run_bind,
     "storage": storage.run,
+    "bare": bare.run,
     "clones": clones.run,
+    "shop": shop.run,
     "memory": memory.run,
     "project": project.run,
     "images": images.run,

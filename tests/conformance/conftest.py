@@ -1,6 +1,8 @@
 """One suite for every runtime: the fixtures ``runtime`` and ``harness``.
 
-A runtime takes part by an entry in KINDS: how it is made, and what of its own it needs.
+A runtime takes part by an entry in KINDS: how it is made, and what of its own it needs. The fake
+one (tests/fake), which engine tests stand on, takes part in tests with the mark ``fake`` alone,
+those of which it can run the programs; they need no root with it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from gemel.observe import logs
 from gemel.runtime.base import ExecSession, Runtime, Stream
 from gemel.runtime.container.runtime import ContainerRuntime
 from gemel.runtime.microvm.runtime import MicroVmRuntime
+from tests.fake.runtime import FakeRuntime, World
 from tests.images import busybox_tar
 from tests.kernels import use_kernels
 
@@ -42,9 +45,18 @@ def _microvm(paths: Paths) -> Runtime:
     return MicroVmRuntime(paths)
 
 
+_WORLDS: dict[Path, World] = {}
+
+
+def _fake(paths: Paths) -> Runtime:
+    return FakeRuntime(_WORLDS.setdefault(paths.run, World()))
+
+
+FAKE = "fake"
 KINDS = {
     "container": Kind(RuntimeName.CONTAINER, ContainerRuntime),
     "microvm": Kind(RuntimeName.MICROVM, _microvm),
+    FAKE: Kind(RuntimeName.CONTAINER, _fake),
 }
 
 
@@ -215,14 +227,23 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return Image(root, tar)
 
 
-@pytest.fixture(params=sorted(KINDS))
-async def harness(
-    request: pytest.FixtureRequest, tmp_path: Path, image: Image
-) -> AsyncIterator[Harness]:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "harness" in metafunc.fixturenames:
+        fits = metafunc.definition.get_closest_marker(FAKE) is not None
+        kinds = [kind for kind in sorted(KINDS) if kind != FAKE or fits]
+        metafunc.parametrize("harness", kinds, indirect=True)
+
+
+@pytest.fixture
+async def harness(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
+    fake = request.param == FAKE
+    image = Image(tmp_path, tmp_path) if fake else request.getfixturevalue("image")
     made = Harness(KINDS[request.param], Paths(tmp_path / "root", tmp_path / "run"), image)
     await made.runtime.prepare()
     yield made
     await made.close()
+    if fake:
+        await _WORLDS.pop(made.paths.run).close()
 
 
 @pytest.fixture

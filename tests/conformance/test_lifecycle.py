@@ -23,6 +23,7 @@ from tests.conformance.conftest import Harness, read_all, read_until
 pytestmark = pytest.mark.root
 
 
+@pytest.mark.fake
 async def test_output_and_status(harness: Harness) -> None:
     script = "echo out; printf partial; echo err >&2; exit 3"
     spec = harness.shell(script)
@@ -40,6 +41,7 @@ async def test_output_and_status(harness: Harness) -> None:
         await harness.wait(spec)
 
 
+@pytest.mark.fake
 async def test_signals(harness: Harness) -> None:
     trap = "trap 'echo got; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
     spec = await harness.start(harness.shell(trap))
@@ -77,6 +79,7 @@ async def test_a_second_run_finds_what_the_first_wrote(harness: Harness) -> None
     assert (await harness.run(spec)).stdout == b""
 
 
+@pytest.mark.fake
 @pytest.mark.parametrize(
     ("command", "kind", "words"),
     [
@@ -99,6 +102,7 @@ async def test_commands_that_cannot_run(
             await harness.exec(spec, other)
 
 
+@pytest.mark.fake
 async def test_adoption(harness: Harness) -> None:
     """The engine is away while one goes on talking, one ends, and one has ended before."""
     goes_on = await harness.start(
@@ -127,6 +131,7 @@ async def test_adoption(harness: Harness) -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.fake
 async def test_attached_before_the_start_nothing_is_missed(harness: Harness) -> None:
     spec = harness.shell("echo first; cat; echo last >&2", stdin=True)
     harness.specs[spec.id] = spec
@@ -146,6 +151,7 @@ async def test_attached_before_the_start_nothing_is_missed(harness: Harness) -> 
     assert await stream.read() is None
 
 
+@pytest.mark.fake
 async def test_leaving_does_not_end_standard_input(harness: Harness) -> None:
     script = "while read line; do echo got $line; done; echo end"
     spec = await harness.start(harness.shell(script, stdin=True))
@@ -180,6 +186,7 @@ async def test_terminal(harness: Harness) -> None:
     assert (await harness.wait(spec)).status == 6
 
 
+@pytest.mark.fake
 async def test_pause(harness: Harness) -> None:
     if not harness.runtime.capabilities.pause:
         pytest.skip("this runtime cannot pause")
@@ -211,6 +218,7 @@ async def test_out_of_memory_is_told(harness: Harness) -> None:
     assert ended.oom and ended.status != 0
 
 
+@pytest.mark.fake
 async def test_many_in_a_row_leave_nothing(harness: Harness) -> None:
     count = 20 if harness.runtime.capabilities.shares_kernel else 2
     descriptors = 0
@@ -227,6 +235,7 @@ async def test_many_in_a_row_leave_nothing(harness: Harness) -> None:
     assert _descriptors() == descriptors
 
 
+@pytest.mark.fake
 async def test_many_at_once(harness: Harness) -> None:
     count = 10 if harness.runtime.capabilities.shares_kernel else 2
     specs = [harness.shell(f"echo {n}; exit {n}") for n in range(count)]
@@ -234,6 +243,7 @@ async def test_many_at_once(harness: Harness) -> None:
     assert got == [(n, b"%d\n" % n, b"") for n in range(count)]
 
 
+@pytest.mark.fake
 async def test_wrong_requests(harness: Harness) -> None:
     spec = await harness.start(harness.spec("sleep", "1000"))
     with pytest.raises(Conflict):

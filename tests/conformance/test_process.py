@@ -145,6 +145,7 @@ async def test_much_output_is_whole(harness: Harness) -> None:
             last[piece.stream] = piece.time_ns
 
 
+@pytest.mark.fake
 async def test_exec(harness: Harness) -> None:
     spec = await harness.start(harness.spec("sleep", "1000", init=True))
 
@@ -255,6 +256,7 @@ async def test_update(harness: Harness) -> None:
         assert (usage.memory_limit, usage.pids_limit) == (memory, 30)
 
 
+@pytest.mark.fake
 async def test_exec_of_a_dead_one(harness: Harness) -> None:
     spec = await harness.start(harness.spec("true"))
     await harness.wait(spec)

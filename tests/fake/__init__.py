@@ -1,0 +1,1 @@
+"""A runtime without processes, for tests of what stands above runtimes; see ``runtime``."""
