@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
 import uuid
@@ -304,6 +305,21 @@ def test_build_of_a_service(app: App) -> None:
     assert 'building service "a" failed' in failed.stderr
     app("down", "--rmi", "all")
     assert app("image", "inspect", f"{app.name}:built", check=False).returncode == 1
+
+
+def test_the_files_of_a_service_as_an_archive(app: App) -> None:
+    app.file("services: {web: {image: IMAGE, stop_grace_period: 0s, command: sleep 600}}\n")
+    app("up", "-d")
+    app("exec", "-T", "web", "sh", "-c", "echo mine > /new")
+    app("export", "-o", "web.tar", "web")
+    with tarfile.open(app.folder / "web.tar") as tar:
+        assert tar.extractfile("new").read() == b"mine\n"  # type: ignore[union-attr]
+        assert "bin/busybox" in tar.getnames()
+    assert [path.name for path in app.folder.glob("web.tar*")] == ["web.tar"]
+    told = app("export", "--index", "3", "web", check=False)
+    assert told.returncode == 1 and "no container number 3" in told.stderr
+    told = app("export", "-o", "no/such/x", "web", check=False)
+    assert told.returncode == 1 and "cannot write no/such/x" in told.stderr
 
 
 def test_following_logs_ends_with_the_container(app: App) -> None:

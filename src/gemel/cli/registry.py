@@ -73,6 +73,7 @@ OBJECTS: Table = {
     "publish": Entry("publish", "publish", "Not offered; says what to do instead"),
     "images": Entry("images", "images", "List images in use"),
     "commit": Entry("commit", "commit", "Make an image of a service as it is now"),
+    "export": Entry("export", "export", "Write a service's files as a tar archive"),
     "image": Entry("image", "image", "Manage images"),
     "container": Entry("container", "container", "Manage containers and micro VMs one by one"),
     "network": Entry("network", "network", "Manage networks"),
