@@ -307,6 +307,18 @@ def test_build_of_a_service(app: App) -> None:
     assert app("image", "inspect", f"{app.name}:built", check=False).returncode == 1
 
 
+def test_a_name_that_is_mistyped_or_nothing_to_run_is_told(app: App) -> None:
+    app.file("services: {web: {image: IMAGE, command: sleep 600}, bare: {image: IMAGE}}\n")
+    told = app("logs", "wbe", check=False)
+    assert "no such service or container: wbe (did you mean web?)" in told.stderr
+    told = app("debug", "wbe", check=False)  # before a toolbox is made for it
+    assert "did you mean web?" in told.stderr and "toolbox" not in told.stderr
+    told = app("up", "-d", "bare", check=False)
+    if "no command" in told.stderr:  # the image has none
+        assert f"cannot create container {app.name}-bare-1: no command specified" in told.stderr
+        assert "`command:` in a Compose file" in told.stderr
+
+
 def test_the_files_of_a_service_as_an_archive(app: App) -> None:
     app.file("services: {web: {image: IMAGE, stop_grace_period: 0s, command: sleep 600}}\n")
     app("up", "-d")

@@ -64,6 +64,8 @@ def error_line(error: errors.GemelError) -> dict[str, object]:
         message = error.brief
         detail = {"code": error.code, "message": message}
     line: dict[str, object] = {"errorDetail": detail, "error": message}
+    if error.details and not isinstance(error, errors.StepFailed):
+        line |= {"brief": error.brief, "details": error.details}
     if error.resolution:
         line["resolution"] = error.resolution
     return line

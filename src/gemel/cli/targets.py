@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,11 +59,17 @@ def _other(app: App, name: str) -> Target:
         return container(app, name)
     except NotFound:
         pass
-    if name in defined_services(app):
+    defined = defined_services(app)
+    if name in defined:
         raise NotFound(
             f'service "{name}" is not running', resolution=f"start it with: gemel up -d {name}"
         )
-    raise NotFound(f"no such service or container: {name}", resolution="`gemel ps -a` lists them")
+    known = [*defined, *(target.name for target in of_project(app))]
+    near = difflib.get_close_matches(name, known, 1)
+    raise NotFound(
+        f"no such service or container: {name}" + (f" (did you mean {near[0]}?)" if near else ""),
+        resolution="`gemel ps -a` lists them",
+    )
 
 
 def defined_services(app: App) -> list[str]:

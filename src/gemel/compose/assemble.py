@@ -162,6 +162,10 @@ class Assembler:
             if not files:
                 self.problems.add(document.place(("include", index)), "include needs a path")
                 continue
+            if far := next((f for f in files if paths.is_remote(f)), ""):
+                words = f"a file at an address is not included: {far} (fetch it first)"
+                self.problems.add(document.place(("include", index)), words)
+                continue
             files = [paths.absolute(f, context.folder, context.home) for f in files]
             if files[0] in context.including or len(context.including) > DEEPEST_INCLUDE:
                 chain = " includes ".join(self.shown(f) for f in (*context.including, files[0]))

@@ -6,7 +6,7 @@ import os.path
 from collections.abc import Mapping, Sequence
 
 from gemel.compose.files import Reader
-from gemel.errors import NotFound
+from gemel.errors import NotFound, Unsupported
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDES = (
@@ -25,11 +25,13 @@ def find(
     warnings: dict[str, None],
     project_dir: str = "",
 ) -> list[str]:
-    """Absolute paths of the project's files (``-``: standard input). Raises NotFound."""
+    """Absolute paths of the project's files (``-``: standard input). Raises NotFound,
+    Unsupported for an address."""
     if not files and environment.get("COMPOSE_FILE"):
         separator = environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
         files = [f for f in environment["COMPOSE_FILE"].split(separator) if f]
     if files:
+        _on_disk(files)
         return [f if f == "-" else os.path.normpath(os.path.join(cwd, f)) for f in files]
     start = os.path.normpath(os.path.join(cwd, project_dir))
     folder = start
@@ -46,6 +48,16 @@ def find(
         f"Neither {start} nor a folder above it holds one of {', '.join(NAMES)}",
         "Change into the project's folder, or name the file with -f",
     )
+
+
+def _on_disk(files: Sequence[str]) -> None:
+    """Raises Unsupported for a file that is named by an address."""
+    for name in files:
+        if "://" in name:
+            raise Unsupported(
+                f"a Compose file is not read from an address: {name}",
+                resolution="fetch it first, then name the file with -f (- is standard input)",
+            )
 
 
 def _pick(folder: str, names: Sequence[str], reader: Reader, warnings: dict[str, None]) -> str:

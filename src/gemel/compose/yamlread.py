@@ -237,7 +237,23 @@ class _Slow:
         return node
 
 
+_OPENED = {
+    "while parsing a flow sequence": "this [ is not closed",
+    "while parsing a flow mapping": "this { is not closed",
+    "while scanning a quoted scalar": "this quote is not closed",
+}
+
+
+def _unclosed(error: yaml.MarkedYAMLError) -> str:
+    """What was opened and misses its end: that place says more than where it was missed."""
+    missed = "did not find expected ',' or" in (error.problem or "")
+    ended = "unexpected end of stream" in (error.problem or "")
+    return _OPENED.get(error.context or "", "") if missed or ended else ""
+
+
 def _words(error: yaml.MarkedYAMLError, place: Place) -> str:
+    if unclosed := _unclosed(error):
+        return unclosed
     words = ", ".join(part for part in (error.context, error.problem) if part)
     if "cannot start any token" in words and place.text[place.column - 1 :][:1] == "\t":
         words += " (YAML indents with blanks, not tabs)"
@@ -246,6 +262,8 @@ def _words(error: yaml.MarkedYAMLError, place: Place) -> str:
 
 def _where(error: yaml.MarkedYAMLError, text: str, file: str) -> Place:
     mark = error.problem_mark or error.context_mark
+    if error.context_mark is not None and _unclosed(error):
+        mark = error.context_mark
     if mark is None:
         return Place(file)
     lines = text.split("\n")

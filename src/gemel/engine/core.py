@@ -193,7 +193,7 @@ class Core:
                 raise Conflict(f"network {ref} is ambiguous ({len(by_prefix)} matches found)")
             found = by_prefix[0] if by_prefix else None
         if found is None:
-            raise NotFound(f"network {ref} not found")
+            raise NotFound(f"network {ref} not found", resolution="`gemel network ls` lists them")
         return found
 
     def volume(self, name: str) -> Volume:
@@ -201,7 +201,8 @@ class Core:
         try:
             return self.volumes[name]
         except KeyError:
-            raise NotFound(f"get {name}: no such volume") from None
+            brief = f"get {name}: no such volume"
+            raise NotFound(brief, resolution="`gemel volume ls` lists them") from None
 
     def runtime(self, one: Container) -> Runtime:
         """The runtime of a container."""

@@ -123,6 +123,7 @@ def effective(request: CreateRequest, image: Image) -> CreateRequest:
         raise InvalidInput(
             "no command specified",
             details=f"the image {request.image} names no command either",
+            resolution="give one: `command:` in a Compose file, or behind the image's name",
         )
     env = merge_env(config.env or [], request.env or [], keep=True)
     if not any(item.startswith("PATH=") for item in env):

@@ -51,6 +51,9 @@ _STEP = re.compile(r'building at STEP "(.*?)": (.*)')
 _STATUS = re.compile(
     r'building at STEP "RUN (?:--\S+ )*(.*)": (?:while running runtime: )?exit status (\d+)'
 )
+_MISSING = re.compile(
+    r'building at STEP "(COPY|ADD) [^"]*".* copier: stat: "([^"]+)": no such file or directory'
+)
 _TRANSPORT = re.compile(r"(?:pinging container registry|reading manifest|initializing source)")
 
 
@@ -407,6 +410,10 @@ def _explain(
         brief = f"The command '{command}' returned a non-zero code: {code}"
         return StepFailed(brief, details, last, code)
     brief = "the build failed"
+    if match := _MISSING.search(text):
+        brief = f"{match[1]} failed: file not found in build context or excluded by .dockerignore"
+        missing = match[2].lstrip("/")
+        return Failed(f"{brief}: stat {missing}: file does not exist", details, last)
     if match := _STEP.search(text):
         brief += f" at {match[1]}: {match[2]}"
     return Failed(brief, details, last)

@@ -77,10 +77,10 @@ def debug(
         raise InvalidInput("which service?", resolution="gemel debug SERVICE")
     if from_crash and (pause_at_start or kind):
         raise InvalidInput("--from-crash is about a service that does not run")
+    target = one(app, name, index) if name else None  # first: the toolbox may take a minute
     _prepare(app, image)
-    if not name:
+    if target is None:
         return 0
-    target = one(app, name, index)
     beside = toolbox.Beside(app.client, target.id, image, ended=from_crash)
     if kind:
         return _attach(app, target, beside, kind, wait, port, pid, not no_launch)

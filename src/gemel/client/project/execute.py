@@ -160,13 +160,17 @@ class Executor:
             **more,
         )
         placed.write(prepared.files)
-        made = self.client.post(
-            "/containers/create",
-            msgspec.to_builtins(prepared.request),
-            name=name or prepared.name,
-            platform=service.config.get("platform") or None,
-            timeout=120,
-        )
+        try:
+            made = self.client.post(
+                "/containers/create",
+                msgspec.to_builtins(prepared.request),
+                name=name or prepared.name,
+                platform=service.config.get("platform") or None,
+                timeout=120,
+            )
+        except GemelError as problem:
+            problem.brief = f"cannot create container {prepared.name}: {problem.brief}"
+            raise
         self._warn(made.get("Warnings") or [])
         return str(made["Id"])
 
