@@ -12,7 +12,8 @@ import time
 
 CONFIG, START, STDIN, SIGNAL, CREDIT, SHUTDOWN, EXEC = 1, 2, 4, 7, 8, 9, 3
 PING, PONG = 10, 73
-CHANGED = 17
+FREEZE, THAW, FROZEN = 12, 13, 76
+CHANGED, IDENTITY = 17, 19
 HELLO, READY, STARTED, STDOUT, STDERR, EXIT, ERROR, STDIN_CREDIT = 65, 66, 67, 68, 69, 70, 71, 72
 
 
@@ -122,6 +123,115 @@ def clone(mode):
     end(128 + 15)
 
 
+def until_thaw():
+    """Whatever is told before the service may go on, and the answer to that."""
+    until(THAW)
+    send(frame(0, FROZEN, b"\0"))
+
+
+def told(control, word):
+    """Waits until the relay has commanded that."""
+    text = b""
+    while word not in text:
+        got = control.recv(65536)
+        if not got:
+            sys.exit(0)
+        text += got
+    return text
+
+
+def become(control):
+    """A copy of a running service gets its identity, then its networks."""
+    until(PING)
+    send(frame(1, STDOUT, b"the original's\n") + frame(0, PONG))
+    until(IDENTITY, 1)
+    send(frame(0, READY))
+    until(CONFIG, 1)  # the clock alone
+    send(frame(0, READY))
+    told(control, b'"linked"')
+
+
+def copy(mode):
+    """A copy of a guest whose service runs."""
+    control, _ = commanded()
+    become(control)
+    if mode == "unlinked":
+        control.sendall(b'{"error": {}}\n')
+        time.sleep(600)
+    control.sendall(b'{"return": {}, "id": "linked"}\n')
+    session = until(EXEC, 1)[0]
+    send(frame(1, STDOUT, b"the original's\n"))
+    if mode == "early":
+        send(frame(1, STARTED, struct.pack("<I", 42)))
+    if mode in ("hookless", "broken"):
+        kind, text = (1, b"no") if mode == "hookless" else (2, b"exec format error")
+        send(frame(session, ERROR, bytes([kind]) + text))
+    else:
+        send(frame(session, STARTED, struct.pack("<I", 7)))
+        send(frame(session, STDOUT, b"hook\n"))
+        status = 3 if mode == "failing" else 0
+        send(frame(session, EXIT, struct.pack("<IB", status, 0)))
+    until_thaw()
+    send(frame(1, STDOUT, b"thawed\n"))
+    until(SIGNAL)
+    end(128 + 15)
+
+
+def copyfuzz(seed):
+    """A copy that at some point says what comes from the seed."""
+    chance = random.Random(int(seed))
+    control, _ = commanded()
+    stage = chance.randrange(3)
+    if stage:
+        become(control)
+    if stage > 1:
+        control.sendall(b'{"return": {}, "id": "linked"}\n')
+        until(EXEC, 1)
+    noise(
+        chance, [FROZEN, STDOUT, EXIT, STARTED, ERROR, READY, PONG, STDIN_CREDIT], [0, 1, 2, 2, 3]
+    )
+
+
+def source(mode):
+    """A guest of which a snapshot is taken, again and again."""
+    control, _ = commanded()
+    until(PING)
+    send(frame(0, PONG))
+    until(CONFIG, 1)
+    send(frame(0, READY))
+    until_start()
+    send(frame(1, STARTED, struct.pack("<I", 42)))
+    refusals = 2 if mode == "slow" else 0
+    while True:
+        _, kind, _, payload = receive()
+        if kind == FREEZE:
+            send(frame(0, FROZEN, bytes([mode != "restless"])))
+            if mode == "noise":
+                noise(random.Random(1), [FROZEN, PONG, STDOUT, 75], [0, 1])
+        elif kind == PING:
+            send(frame(0, PONG, payload))
+            if not payload:
+                continue
+            data, fds, _, _ = socket.recv_fds(control, 65536, 1)
+            assert b"migrate" in data, data
+            if mode == "dies":
+                sys.exit(1)
+            event = b'{"event": "MIGRATION", "data": {"status": "%s"}}\n'
+            os.write(fds[0], b"devices")
+            control.sendall(event % (b"failed" if mode == "failing" else b"completed"))
+            told(control, b'"going"')
+            while refusals:
+                refusals -= 1
+                control.sendall(b'{"error": {"desc": "not yet"}}\n')
+                told(control, b'"going"')
+            control.sendall(b'{"return": {}, "id": "going"}\n')
+        elif kind == THAW:
+            send(frame(0, FROZEN, b"\0"))
+            send(frame(1, STDOUT, b"goes on\n"))
+        elif kind == SIGNAL:
+            end(128 + payload[0])
+
+
 def template(mode):
     """A guest that is saved when it has greeted."""
     send(frame(0, HELLO, struct.pack("<I", 1)))
@@ -169,13 +279,17 @@ def fuzz(seed):
     chance = random.Random(int(seed))
     if chance.random() < 0.7:
         come_up()
-    kinds = [*range(63, 79), 255, 0]
+    noise(chance, [*range(63, 79), 255, 0], [0, 1, 1, 1, 2, 3, 2**31, 2**32 - 1])
+
+
+def noise(chance, kinds, sessions):
+    """Frames that are nearly right, and then what is none."""
     for _ in range(200):
         if chance.random() < 0.03:
             send(chance.randbytes(chance.randrange(1, 200)))
             continue
         length = chance.choice([0, 1, 4, 5, 5, 30, 4000, 65536])
-        session = chance.choice([0, 1, 1, 1, 2, 3, 2**31, 2**32 - 1])
+        session = chance.choice(sessions)
         kind = chance.choice(kinds if chance.random() < 0.3 else [68, 69, 72, 75, 74, 77])
         send(frame(session, kind, chance.randbytes(length), chance.choice([0, 1, 255])))
     send(b"\xff" * 12)

@@ -10,12 +10,12 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from gemel.errors import CommandNotFound, Failed, InvalidInput, NotFound
+from gemel.errors import CommandNotFound, Conflict, Failed, GemelError, InvalidInput, NotFound
 from gemel.host import memfile
 from gemel.host.run import run
 from gemel.model.instance import Exit, Interface, Mount, MountKind, Network, Resources
@@ -355,6 +355,137 @@ async def test_a_clone_that_fails_is_booted_cold(fake: Fake, mode: str, why: str
     await fake.tell(15)
     assert (await fake.end()).status == 128 + 15
     fake.check()
+
+
+@contextlib.contextmanager
+def copy_files(fake: Fake, *mode: str) -> Iterator[tuple[tuple[Record, ...], tuple[int, ...]]]:
+    """What a copy of a running service needs: records, and descriptors."""
+    files = memfile.make("memory", 4096), memfile.make("state")
+    for name in ("disk", "warm"):
+        (fake.folder / name).write_text(name)
+        os.chown(fake.folder / name, fake.user, fake.user)
+    identity = b"".join(message(0, ToGuest.IDENTITY, [("hostname", "x", "")]))
+    hook = b"".join(message(FIRST_EXEC, ToGuest.EXEC, [("arg", "hook"), ("hook",)]))
+    extra: tuple[Record, ...] = (
+        ("memory", "12", *map(str, files)),
+        ("qmp", "13"),
+        ("clone-ms", "3000"),
+        ("disk", "4", str(fake.folder / "disk"), "rw"),
+        ("warm-disk", str(fake.folder / "warm")),
+        ("identity", identity),
+        ("hook", hook),
+        ("clone-run", "/usr/bin/python3", "-I", "-S", "/guest.py", *mode),
+    )
+    try:
+        yield extra, files
+    finally:
+        for fd in files:
+            os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        ("good", ""),
+        ("hookless", ""),
+        ("unlinked", "refuses"),
+        ("failing", "its hook ended with status 3"),
+        ("broken", "its hook cannot be run"),
+        ("early", "a start that was not asked for"),
+    ],
+)
+async def test_a_copy_of_a_running_service(fake: Fake, mode: str, why: str) -> None:
+    with copy_files(fake, "copy", mode) as (extra, files):
+        answer = await fake.start("echo", extra=extra, passed=files)
+    assert answer.startswith("started "), answer
+    word, reason = relay.read_boot(fake.folder)
+    assert (word, why in reason) == ("cold" if why else "warm", True), reason
+    # the copy's disk is the instance's if it goes on, and is gone if not
+    assert (fake.folder / "disk").read_text() == ("disk" if why else "warm")
+    assert not (fake.folder / "warm").exists()
+    await fake.tell(15)
+    assert (await fake.end()).status == 128 + 15
+    said = fake.log.read_text()
+    assert "original" not in said
+    assert ("thawed" in said) == (not why)
+    assert ("hook" in said) == (mode in ("good", "failing"))
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_fuzz_of_copies(fake: Fake, seed: int) -> None:
+    with copy_files(fake, "copyfuzz", str(seed)) as (extra, files):
+        answer = await fake.start("echo", extra=extra, passed=files)
+    if answer.startswith("started "):
+        await channel_end(fake)
+        assert fake.check() is None
+    else:
+        assert answer.startswith("error ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        ("good", ""),
+        ("slow", ""),
+        ("restless", "do not stand still"),
+        ("failing", "refuses"),
+        ("dies", "does not run"),
+        ("noise", ""),
+    ],
+)
+async def test_a_snapshot_of_a_running_service(fake: Fake, mode: str, why: str) -> None:
+    memory, state = memfile.make("memory", 8192), memfile.make("state")
+    os.pwrite(memory, b"kept", 4096)
+    (fake.folder / "disk").write_bytes(b"layer" * 1000)
+    os.chown(fake.folder / "disk", fake.user, fake.user)
+    extra: tuple[Record, ...] = (
+        ("memory", "12", str(memory), str(state)),
+        ("qmp", "13"),
+        ("clone-ms", "3000"),
+        ("source",),
+        ("disk", "4", str(fake.folder / "disk"), "rw"),
+        ("clone-run", "/usr/bin/python3", "-I", "-S", "/guest.py", "source", mode),
+    )
+    answer = await fake.start("echo", extra=extra, passed=(memory, state))
+    assert answer.startswith("started "), answer
+    for _ in range(2):
+        targets = memfile.make("to", 8192), memfile.make("to-state", 4096), memfile.make("disk")
+        error: Exception | None = None
+        try:
+            await channel.save(fake.folder, targets)
+            assert os.pread(targets[0], 8, 4096) == b"kept" + bytes(4)
+            assert os.pread(targets[1], 7, 0) == b"devices"
+            assert os.pread(targets[2], 10000, 0) == b"layer" * 1000
+            for fd in targets[:2]:
+                memfile.seal(fd)
+        except GemelError as found:
+            error = found
+        finally:
+            for fd in targets:
+                os.close(fd)
+        assert mode == "noise" or bool(error) == bool(why)
+        if why:
+            assert why in f"{error.brief} {error.details}" if error else False
+    for fd in (memory, state):
+        os.close(fd)
+    if mode not in ("dies", "noise"):
+        await fake.tell(15)
+        assert (await fake.end()).status == 128 + 15
+        assert fake.log.read_text().count("goes on") == 2
+
+
+async def test_a_snapshot_that_cannot_be(fake: Fake) -> None:
+    """Of a VM that was not made for it, or into what is no descriptor."""
+    await fake.start("echo")
+    with pytest.raises(Conflict, match="cannot be saved"):
+        await channel.save(fake.folder, (0, 1, 2))
+    frames = encode(0, channel.SAVE, b"short")
+    await channel.tell(fake.folder, frames)
+    stream = await channel.attach(fake.folder)
+    await stream.write(b"still there\n")
+    async with asyncio.timeout(DEADLINE):
+        assert await stream.read() == (1, b"still there\n")
+    await stream.close()
 
 
 async def test_changes_of_shared_folders_are_told(fake: Fake) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import subprocess
 import tarfile
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import cast
@@ -18,6 +19,7 @@ from gemel.runtime.microvm.runtime import MicroVmRuntime
 from gemel.runtime.microvm.warm import key
 from tests.conformance.conftest import KINDS, Harness, Image
 from tests.conformance.conftest import image as image
+from tests.engine import IMAGE, EngineProcess
 from tests.images import busybox_tar
 from tests.system.test_clones import CLOCK, FACTS, clock_error, nic
 from tests.system.test_clones import bridge as bridge
@@ -185,3 +187,58 @@ async def test_what_fails_is_started_as_others_are(vm: Harness, warm_image: Path
         await vm.runtime.remove(one)
         del vm.specs[one.id]
     assert not warm._keys and len(warm._timers) == 1
+
+
+FILE = """
+name: NAME
+services:
+  web:
+    image: IMAGE
+    runtime: microvm
+    command:
+      - sh
+      - -c
+      - sleep 3; cat /proc/sys/kernel/random/uuid > /tmp/seed; httpd -f -p 80 -h /tmp
+    x-gemel:
+      snapshot: warm
+      healthcheck: {http: /seed, port: 80, start_interval: 500ms, start_period: 90s, timeout: 20s}
+"""
+
+
+def test_replicas_of_a_project_are_warm(fresh_engine: EngineProcess, tmp_path: Path) -> None:
+    engine = fresh_engine
+    name = f"w{uuid.uuid4().hex[:8]}"
+    (tmp_path / "compose.yaml").write_text(FILE.replace("NAME", name).replace("IMAGE", IMAGE))
+
+    def taken(count: int) -> None:
+        said = "a snapshot of the running instance"
+        engine.settle(lambda: engine.log.read_text().count(said) == count, "no snapshot is taken")
+
+    def facts(number: int) -> tuple[str, str]:
+        told = engine.ok("GET", f"/containers/{name}-web-{number}/json")
+        assert told["State"]["Health"]["Status"] == "healthy"
+        return told["Boot"], told["BootReason"]
+
+    def seed(number: int) -> str:
+        command = ["exec", f"{name}-web-{number}", "cat", "/tmp/seed"]
+        return engine.gemel(*command, cwd=tmp_path).stdout
+
+    engine.gemel("up", "-d", "--wait", cwd=tmp_path)
+    taken(1)
+    engine.gemel("up", "-d", "--wait", "--scale", "web=2", cwd=tmp_path)
+    assert facts(1)[0] == "cloned"
+    assert facts(2) == ("warm", "")
+    assert seed(1) == seed(2)
+    # a new engine has no snapshot any more, and takes one
+    engine.kill_hard()
+    engine.start()
+    assert facts(2) == ("warm", "")
+    taken(2)
+    engine.gemel("up", "-d", "--wait", "--scale", "web=3", cwd=tmp_path)
+    assert facts(3) == ("warm", "")
+    # what is changed is another service
+    text = (tmp_path / "compose.yaml").read_text()
+    (tmp_path / "compose.yaml").write_text(text.replace("sleep 3", "sleep 2"))
+    engine.gemel("up", "-d", "--wait", "--scale", "web=1", cwd=tmp_path)
+    assert facts(1)[0] == "cloned" and seed(1) != ""
+    engine.gemel("down", "-t", "1", cwd=tmp_path)
