@@ -347,6 +347,12 @@ class FakeRuntime:
     async def resize(self, id: str, rows: int, columns: int) -> None:
         self._running(id).io.signal(28)
 
+    def healthy(self, id: str) -> None:
+        """Nothing is made of it."""
+
+    def boot(self, id: str) -> tuple[str, str]:
+        return "", ""
+
     async def usage(self, id: str) -> Usage:
         self._running(id)
         raise _not_here("figures of what it uses")

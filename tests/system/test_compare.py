@@ -95,6 +95,9 @@ def project(engine: EngineProcess, tmp_path: Path) -> Path:
         f"  strong: {{image: {IMAGE}, command: sleep 1000, runtime: auto,\n"
         f"           x-gemel: {{isolation: strong}}}}\n"
         f"  fixed: {{image: {IMAGE}, command: sleep 1000}}\n"
+        f"  stores: {{image: {IMAGE}, command: sleep 1000, runtime: auto, profiles: [more],\n"
+        f"           volumes: [disk:/data]}}\n"
+        f"volumes: {{disk: {{driver_opts: {{type: block}}}}}}\n"
     )
     return tmp_path
 
@@ -125,6 +128,23 @@ def test_auto_chooses_and_explains(engine: EngineProcess, project: Path) -> None
         assert "reat" not in again.stdout, again.stdout
     finally:
         engine.gemel("down", "-t", "0", cwd=project)
+
+
+def test_auto_knows_block_volumes(engine: EngineProcess, project: Path) -> None:
+    told = engine.gemel("explain", "stores", cwd=project).stdout
+    assert "stores would be a micro VM: the block volume chosen_disk" in told, told
+    try:
+        engine.ok("POST", "/volumes/create", {"Name": "disk", "DriverOpts": {"type": "block"}})
+        body = {"Image": IMAGE, "Cmd": ["true"]}
+        host = {"Runtime": "auto", "Binds": ["disk:/data"]}
+        assert engine.ok("POST", "/gemel/choose", {**body, "HostConfig": host})["Runtime"] == (
+            "microvm"
+        )
+        host["Privileged"] = True
+        status, answer = engine.call("POST", "/containers/create", {**body, "HostConfig": host})
+        assert status == 400 and "block volume disk" in answer["message"], answer
+    finally:
+        engine.ok("DELETE", "/volumes/disk")
 
 
 def test_isolation_that_cannot_be_had_is_refused(engine: EngineProcess) -> None:

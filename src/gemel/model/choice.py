@@ -11,6 +11,8 @@ AUTO = "auto"
 #: The label by which a service asks for a kernel of its own (x-gemel: {isolation: strong}).
 ISOLATION_LABEL = "gemel.isolation"
 STRONG = "strong"
+#: A label of requests that only ask: block volumes that there are to be, with commas between.
+BLOCK_VOLUMES_LABEL = "gemel.block-volumes"
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):

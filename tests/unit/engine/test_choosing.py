@@ -25,6 +25,8 @@ BETTER_BOX = Measured(runtime=C, reason="3 % of the work", when="2026-01-01", cu
         ({"isolation": STRONG}, M, "isolation asked for"),
         ({"needs": ("privileged mode",)}, C, "needs of the host"),
         ({"missing": "QEMU is not installed"}, C, "micro VMs here"),
+        ({"blocks": ("data",)}, M, "block volumes"),
+        ({"blocks": ("data",), "memory_left": SPARE, "measured": BETTER_BOX}, M, "block volumes"),
         ({"memory_left": SPARE}, C, "memory left"),
         ({"measured": BETTER_VM}, M, "measured"),
         ({"measured": BETTER_BOX, "kvm": True, "exposed": ("0.0.0.0:80→80/tcp",)}, C, "measured"),
@@ -41,7 +43,7 @@ def test_rules(changes: dict[str, object], runtime: RuntimeName, rule: str) -> N
     decisive = [fact for fact in choice.facts if fact.decisive]
     assert [fact.rule for fact in decisive] == [rule]
     assert decisive[0].fact == choice.reason
-    assert len(choice.facts) == 7  # those that do not decide are told too
+    assert len(choice.facts) == 8  # those that do not decide are told too
 
 
 @pytest.mark.parametrize("against", [{"needs": ("the device /dev/dri",)}, {"missing": "no QEMU"}])
@@ -49,6 +51,13 @@ def test_isolation_that_cannot_be_had_is_refused(against: dict[str, object]) -> 
     with pytest.raises(InvalidInput, match="isolation: strong") as told:
         choose(msgspec.structs.replace(PLAIN, isolation=STRONG, **against))
     assert told.value.details
+
+
+@pytest.mark.parametrize("against", [{"needs": ("the device /dev/dri",)}, {"missing": "no QEMU"}])
+def test_a_block_volume_without_a_micro_vm_is_refused(against: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput, match="the block volumes a, b can only be") as told:
+        choose(msgspec.structs.replace(PLAIN, blocks=("a", "b"), **against))
+    assert told.value.details and told.value.resolution
 
 
 facts = st.builds(

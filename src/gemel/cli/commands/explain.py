@@ -46,11 +46,11 @@ def _running(app: App, name: str) -> list[dict[str, Any]]:
 
 
 def _planned(app: App, name: str) -> dict[str, Any]:
-    from gemel.client.project.choosing import request
+    from gemel.client.project.choosing import choice
 
     project = app.project().enabling([name])
     asked = project.service(name).config.get("runtime") or "container"
-    found = app.client.post("/gemel/choose", request(project, name))
+    found = choice(app.client, project, name)
     return {
         "Name": name,
         "Asked": asked,

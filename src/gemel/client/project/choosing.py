@@ -11,7 +11,7 @@ from gemel.client.engine import Client
 from gemel.client.project import placed
 from gemel.compose import requests
 from gemel.compose.project import Project
-from gemel.model.choice import AUTO
+from gemel.model.choice import AUTO, BLOCK_VOLUMES_LABEL
 
 _NOWHERE = "/nonexistent"
 """Folder of secrets that are only asked about."""
@@ -31,6 +31,26 @@ def request(project: Project, name: str, secrets_dir: str = _NOWHERE) -> dict[st
     return body
 
 
+def choice(client: Client, project: Project, name: str) -> dict[str, Any]:
+    """What the engine would choose for a service, its volumes made or not."""
+    body = request(project, name)
+    if blocks := _blocks(project, name):
+        body["Labels"] = {**(body.get("Labels") or {}), BLOCK_VOLUMES_LABEL: ",".join(blocks)}
+    found: dict[str, Any] = client.post("/gemel/choose", body)
+    return found
+
+
+def _blocks(project: Project, name: str) -> list[str]:
+    """The service's volumes that the file makes block volumes, as the engine names them."""
+    keys = [one.get("source") for one in project.service(name).config.get("volumes") or ()]
+    return [
+        project.volume_name(key)
+        for key in keys
+        if key in project.volumes
+        and (project.volumes[key].get("driver_opts") or {}).get("type") == "block"
+    ]
+
+
 def resolved(client: Client, project: Project, services: Collection[str]) -> Project:
     """The project with the runtimes that the engine would choose now for these services.
 
@@ -39,5 +59,5 @@ def resolved(client: Client, project: Project, services: Collection[str]) -> Pro
     chosen = {}
     for name in services:
         if project.service(name).config.get("runtime") == AUTO:
-            chosen[name] = client.post("/gemel/choose", request(project, name))["Runtime"]
+            chosen[name] = choice(client, project, name)["Runtime"]
     return project.with_runtimes(chosen) if chosen else project

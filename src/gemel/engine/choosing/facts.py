@@ -11,7 +11,7 @@ from gemel.engine.comparing import reports
 from gemel.engine.core import Core
 from gemel.errors import GemelError
 from gemel.host import memfile
-from gemel.model.choice import AUTO, ISOLATION_LABEL, Choice
+from gemel.model.choice import AUTO, BLOCK_VOLUMES_LABEL, ISOLATION_LABEL, Choice
 from gemel.model.docker import CreateRequest, HostConfig
 from gemel.model.instance import RuntimeName
 from gemel.runtime.microvm import artifacts, tools
@@ -46,6 +46,7 @@ async def gather(core: Core, request: CreateRequest, image_id: str) -> rules.Fac
     return rules.Facts(
         needs=needs,
         missing=missing,
+        blocks=_blocks(core, request, host),
         kvm=kvm,
         kvm_reason=reason,
         isolation=(request.labels or {}).get(ISOLATION_LABEL, ""),
@@ -76,6 +77,15 @@ def _needs(host: HostConfig) -> list[str]:
     sources += [one.source for one in host.mounts or [] if one.type == "bind"]
     found += [f"the socket {s}" for s in sources if os.path.basename(s) in _SOCKETS]
     return found
+
+
+def _blocks(core: Core, request: CreateRequest, host: HostConfig) -> tuple[str, ...]:
+    """Block volumes that there are, and those that who only asks says there will be."""
+    names = [bind.split(":")[0] for bind in host.binds or []]
+    names += [one.source for one in host.mounts or [] if one.type == "volume"]
+    found = {n for n in names if n in core.volumes and core.volumes[n].block}
+    told = (request.labels or {}).get(BLOCK_VOLUMES_LABEL, "")
+    return tuple(sorted(found | set(filter(None, told.split(",")))))
 
 
 def _missing() -> str:

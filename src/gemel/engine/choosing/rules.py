@@ -5,11 +5,12 @@ The first rule that speaks for a runtime decides:
 1. needs of the host        what shares the host (its network, devices, namespaces, the engine's
                             socket) is only in a container
 2. micro VMs here           without QEMU or a kernel for it there is only the container
-3. isolation asked for      x-gemel: {isolation: strong} wants a kernel of its own
-4. memory left              a micro VM needs memory for a kernel of its own
-5. measured                 what `gemel compare` recommended for this service and image
-6. acceleration, exposure   with KVM, what other machines can reach gets a kernel of its own
-7. else                     a container
+3. block volumes            a volume that is a disk of its own can only be a micro VM's
+4. isolation asked for      x-gemel: {isolation: strong} wants a kernel of its own
+5. memory left              a micro VM needs memory for a kernel of its own
+6. measured                 what `gemel compare` recommended for this service and image
+7. acceleration, exposure   with KVM, what other machines can reach gets a kernel of its own
+8. else                     a container
 """
 
 from __future__ import annotations
@@ -40,12 +41,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that the rules look at. Memory in bytes.
 
     needs: what of the service only a container can have. missing: why no micro VM can run
-    here, or nothing. exposed: addresses and ports that other machines reach. local: ports that
-    only this machine reaches.
+    here, or nothing. blocks: its block volumes. exposed: addresses and ports that other
+    machines reach. local: ports that only this machine reaches.
     """
 
     needs: tuple[str, ...] = ()
     missing: str = ""
+    blocks: tuple[str, ...] = ()
     kvm: bool = False
     kvm_reason: str = ""
     isolation: str = ""
@@ -57,7 +59,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose(facts: Facts) -> Choice:
-    """The choice. Raises InvalidInput where strong isolation is asked for and cannot be had."""
+    """The choice. Raises InvalidInput where a micro VM is needed and cannot be had."""
     told = [rule(facts) for rule in _RULES]
     decisive = next(n for n, (_, _, runtime) in enumerate(told) if runtime is not None)
     _, reason, runtime = told[decisive]
@@ -67,6 +69,12 @@ def choose(facts: Facts) -> Choice:
             "isolation: strong asks for a micro VM, and this cannot be one",
             details=reason,
             resolution="leave out what stands against it, or choose runtime: container",
+        )
+    if facts.blocks and runtime is CONTAINER:
+        raise InvalidInput(
+            f"{_volumes(facts.blocks)} can only be a micro VM's, and this cannot be one",
+            details=reason,
+            resolution="leave out what stands against it, or use a volume without that option",
         )
     return Choice(
         runtime=runtime,
@@ -93,6 +101,17 @@ def _possible(facts: Facts) -> _Told:
     if facts.missing:
         return rule, f"no micro VM can run here: {facts.missing}", CONTAINER
     return rule, "micro VMs can run here", None
+
+
+def _blocks(facts: Facts) -> _Told:
+    rule = "block volumes"
+    if facts.blocks:
+        return rule, f"{_volumes(facts.blocks)}: a disk that only a micro VM can have", MICROVM
+    return rule, "it has none", None
+
+
+def _volumes(names: tuple[str, ...]) -> str:
+    return f"the block volume{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def _isolation(facts: Facts) -> _Told:
@@ -147,7 +166,7 @@ def _default(facts: Facts) -> _Told:
 
 
 _RULES: tuple[Callable[[Facts], _Told], ...] = (
-    _needs, _possible, _isolation, _memory, _measured, _accelerated, _default,
+    _needs, _possible, _blocks, _isolation, _memory, _measured, _accelerated, _default,
 )  # fmt: skip
 
 
