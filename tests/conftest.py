@@ -12,12 +12,13 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from gemel.host import mountns, mounts
-from tests import leaks
+from tests import engine, leaks
 from tests.engine import STARTED
 
 # The same examples every time; GEMEL_FUZZ=1 takes others at each run, to look for new ones.
@@ -44,11 +45,21 @@ def _isolate() -> None:
     _loopback_up()
 
 
+def _close_the_sources() -> None:
+    """Engines run from a folder that only root may enter, as after a clone in root's home."""
+    mounts.mount("closed", "/mnt", "tmpfs", data="mode=700")
+    closed = Path("/mnt/gemel")
+    closed.mkdir()
+    mounts.mount(str(engine.SOURCE.parent), closed, flags=mounts.Flag.BIND | mounts.Flag.REC)
+    engine.SOURCE = closed / "src"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # with xdist the workers isolate themselves; the controller runs no test
     controller = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if os.geteuid() == 0 and not controller:
         _isolate()
+        _close_the_sources()
 
 
 def _faked(item: pytest.Item) -> bool:

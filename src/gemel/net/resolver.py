@@ -14,7 +14,7 @@ import msgspec
 from gemel.errors import Failed, GemelError
 from gemel.host import files, helper, run
 from gemel.model.network import Balanced, Endpoint, NetworkInfo
-from gemel.net.dns.protocol import CONTROL_LIMIT, Done, Hello, Order, Snapshot, version
+from gemel.net.dns.protocol import CONTROL_LIMIT, VERSION, Done, Hello, Order, Snapshot
 
 log = logging.getLogger("gemel.net")
 
@@ -87,7 +87,7 @@ class Resolver:
                 async with asyncio.timeout(TAKE):
                     reader, writer = await self._open()
                     hello = msgspec.json.decode(await _line(reader), type=Hello)
-                if hello.version != version():
+                if hello.version != VERSION:
                     writer.close()
                     raise ConnectionError(f"the DNS server is of version {hello.version}")
                 self._watch(hello.pid)

@@ -53,7 +53,11 @@ class Done(msgspec.Struct):
     failures: dict[str, str] = {}
 
 
-def version() -> str:
-    """Names the server's code: an engine of a later version starts a new server."""
+def _version() -> str:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+
+
+#: Names the server's code: an engine of a later version starts a new server. Read at once: the
+#: server becomes a user who may not read the sources when they lie in root's home folder.
+VERSION = _version()

@@ -16,7 +16,7 @@ from typing import cast
 import msgspec
 
 from gemel.net.dns.forward import HostServers, ask
-from gemel.net.dns.protocol import CONTROL_LIMIT, Done, Hello, Order, Snapshot, version
+from gemel.net.dns.protocol import CONTROL_LIMIT, VERSION, Done, Hello, Order, Snapshot
 from gemel.net.dns.zone import Forward, Zone, failure
 
 log = logging.getLogger("gemel.dns")
@@ -209,7 +209,7 @@ class Server:
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of the engine."""
         try:
-            writer.write(msgspec.json.encode(Hello(version(), os.getpid())) + b"\n")
+            writer.write(msgspec.json.encode(Hello(VERSION, os.getpid())) + b"\n")
             while line := await reader.readline():
                 order = msgspec.json.decode(line, type=Order)
                 if order.stop:
