@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -28,14 +29,16 @@ async def test_output_and_status(harness: Harness) -> None:
     script = "echo out; printf partial; echo err >&2; exit 3"
     spec = harness.shell(script)
     before = asyncio.get_running_loop()
+    begun = time.time()
     assert await harness.run(spec) == (3, b"out\npartial", b"err\n")
     ended = await harness.wait(spec)  # again, and by many at once
     assert not ended.oom and not ended.error
     assert (await asyncio.gather(*(harness.wait(spec) for _ in range(5)))) == [ended] * 5
     assert before is asyncio.get_running_loop()
     lines = [line async for line in logs.read(spec.log)]
-    times = [line.time_ns for line in lines]
-    assert all(abs(time / 1e9 - ended.finished_at) < 3600 for time in times)
+    # the host's clock, whoever's the program is; some kernels' coarse clock is a tick late
+    assert all(begun - 0.1 <= line.time_ns / 1e9 <= time.time() for line in lines)
+    assert begun - 0.1 <= ended.finished_at <= time.time()
     await harness.runtime.cleanup(spec.id)
     with pytest.raises(NotFound):
         await harness.wait(spec)
@@ -220,7 +223,9 @@ async def test_out_of_memory_is_told(harness: Harness) -> None:
 
 @pytest.mark.fake
 async def test_many_in_a_row_leave_nothing(harness: Harness) -> None:
-    count = 20 if harness.runtime.capabilities.shares_kernel else 2
+    """A hundred; of micro VMs few, unless GEMEL_TEST_STARTS says how many."""
+    few = int(os.environ.get("GEMEL_TEST_STARTS", "3"))
+    count = 100 if harness.runtime.capabilities.shares_kernel else few
     descriptors = 0
     for number in range(count):
         if number == 1:  # the first may have made what all others share

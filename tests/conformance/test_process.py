@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gemel.errors import Conflict
+from gemel.errors import CommandNotRunnable, Conflict
 from gemel.model.instance import (
     GuestFile,
     Mount,
@@ -66,6 +66,8 @@ async def test_surroundings(harness: Harness) -> None:
 async def test_files_and_mounts(harness: Harness, tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("10.1.2.3 db\n")
+    resolv = tmp_path / "resolv.conf"
+    resolv.write_text("nameserver 10.1.2.1\n")
     secret = tmp_path / "secret"
     secret.write_text("hush\n")
     shared, fixed = tmp_path / "shared", tmp_path / "fixed"
@@ -73,7 +75,7 @@ async def test_files_and_mounts(harness: Harness, tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "there").write_text("from the host\n")
     script = """
-        cat /etc/hosts /run/secrets/key /shared/there /fixed/there
+        cat /etc/hosts /etc/resolv.conf /run/secrets/key /shared/there /fixed/there
         stat -c '%a %u:%g' /run/secrets/key
         echo inside > /shared/made && echo shared
         touch /fixed/made 2>/dev/null || echo fixed
@@ -88,6 +90,7 @@ async def test_files_and_mounts(harness: Harness, tmp_path: Path) -> None:
         resources=Resources(shm_size=8 << 20),
         files=(
             GuestFile(target="/etc/hosts", source=hosts),
+            GuestFile(target="/etc/resolv.conf", source=resolv),
             GuestFile(target="/run/secrets/key", source=secret, mode=0o440, uid=7, gid=8),
         ),
         mounts=(
@@ -100,6 +103,7 @@ async def test_files_and_mounts(harness: Harness, tmp_path: Path) -> None:
     assert got.stderr == b""
     assert got.stdout.decode().splitlines() == [
         "10.1.2.3 db",
+        "nameserver 10.1.2.1",
         "hush",
         "from the host",
         "from the host",
@@ -112,6 +116,23 @@ async def test_files_and_mounts(harness: Harness, tmp_path: Path) -> None:
         "8192",
     ]
     assert (shared / "made").read_text() == "inside\n"
+
+
+async def test_a_program_of_another_processor(harness: Harness, tmp_path: Path) -> None:
+    """It is said, by an error or in the log."""
+    foreign = tmp_path / "foreign"
+    program = bytearray((harness.image.folder / "bin/busybox").read_bytes())
+    program[18:20] = (183 if program[18] != 183 else 62).to_bytes(2, "little")  # e_machine
+    foreign.write_bytes(program)
+    placed = (GuestFile(target="/foreign", source=foreign, mode=0o755),)
+    foreign.chmod(0o755)
+    spec = harness.spec("/foreign", files=placed)
+    try:
+        got = await harness.run(spec)
+    except CommandNotRunnable as error:
+        assert "exec format error" in f"{error.brief} {error.details}"
+    else:
+        assert got.status != 0 and b"xec format error" in got.stderr
 
 
 async def test_capabilities_are_dockers(harness: Harness) -> None:
@@ -127,8 +148,8 @@ async def test_capabilities_are_dockers(harness: Harness) -> None:
 
 
 async def test_much_output_is_whole(harness: Harness) -> None:
-    """20 MB through the log, binary bytes too; times never go backwards."""
-    size = 20 << 20 if harness.runtime.capabilities.shares_kernel else 4 << 20
+    """100 MB through the log (of a micro VM 4), binary bytes too; times never go backwards."""
+    size = 100 << 20 if harness.runtime.capabilities.shares_kernel else 4 << 20
     text = "0123456789" * 20
     spec = harness.shell(
         f"yes {text} | head -c {size}; printf '\\000\\377\\r\\n\\001' >&2; printf end"

@@ -47,7 +47,16 @@ def used(fd: int) -> int:
 
 def available() -> int:
     """Bytes of memory that the host has to spare."""
+    return _told("MemAvailable:")
+
+
+def total() -> int:
+    """Bytes of memory that the host has."""
+    return _told("MemTotal:")
+
+
+def _told(name: str) -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
     return 0

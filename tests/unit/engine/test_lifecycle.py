@@ -14,9 +14,10 @@ from gemel.errors import CommandNotFound, Conflict, Failed, NotModified
 from gemel.model.docker import HostConfig, RestartPolicy
 from gemel.model.image import HealthConfig
 from gemel.model.paths import Paths
+from gemel.runtime.base import Runtime
 from tests.fake.engine import FakeEngine
 from tests.fake.programs import Io
-from tests.fake.runtime import World
+from tests.fake.runtime import FakeRuntime, World
 
 MILLISECOND = 1_000_000
 
@@ -34,6 +35,10 @@ async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     yield made
     await made.crash()
     await world.close()
+
+
+def test_the_fake_offers_what_a_runtime_must() -> None:
+    assert {name for name in dir(Runtime) if not name.startswith("_")} <= set(dir(FakeRuntime))
 
 
 async def test_an_end_is_kept(engine: FakeEngine) -> None:

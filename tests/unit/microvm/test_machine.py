@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gemel.errors import InvalidInput
-from gemel.runtime.microvm import slots
+from gemel.runtime.microvm import build, slots
 from gemel.runtime.microvm.machine import (
     MIB,
     OVERHEAD,
@@ -209,3 +209,10 @@ def test_cpus() -> None:
     assert guest_cpus(1.5, True, 8) == 2
     assert guest_cpus(None, True, 8) == 8
     assert guest_cpus(99, True, 8) == 8
+
+
+def test_a_guest_bigger_than_the_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.memfile, "total", lambda: 1024 * MIB)
+    build._check_memory(1024 * MIB)
+    with pytest.raises(InvalidInput, match="1028 MiB does not fit a machine of 1024 MiB"):
+        build._check_memory(1028 * MIB)

@@ -6,13 +6,14 @@ import asyncio
 import os
 from pathlib import Path
 
-from gemel.errors import Failed, NotFound, Unavailable, Unsupported
-from gemel.host import cgroups
+from gemel.errors import Failed, InvalidInput, NotFound, Unavailable, Unsupported
+from gemel.host import cgroups, memfile
 from gemel.model.instance import InstanceSpec, MountKind
 from gemel.model.paths import Paths
 from gemel.runtime.microvm import disks, setup
 from gemel.runtime.microvm.cmdline import kernel_command_line
 from gemel.runtime.microvm.machine import (
+    MIB,
     Job,
     Limits,
     Machine,
@@ -50,7 +51,20 @@ async def machine(paths: Paths, tools: Tools, kvm: bool, spec: InstanceSpec) -> 
         volumes=setup.volumes(spec, await disks.ensure_volumes(paths, spec)),
     )
     check(made)
+    _check_memory(made.memory)
     return made
+
+
+def _check_memory(needed: int) -> None:
+    """Raises InvalidInput for a guest that is bigger than the machine it is to run on."""
+    has = memfile.total()
+    if has and needed > has:
+        raise InvalidInput(
+            f"a micro VM of {needed // MIB} MiB does not fit a machine of {has // MIB} MiB",
+            details="its memory is what the service may use (mem_limit, --memory) and its kernel's",
+            resolution="give it a smaller limit, or none (256 MiB; with KVM 512 MiB), or use"
+            " runtime: container",
+        )
 
 
 async def job(tools: Tools, limits: Limits, spec: InstanceSpec, folder: Path, group: str) -> Job:

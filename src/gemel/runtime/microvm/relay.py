@@ -85,7 +85,8 @@ def _error(kind: str, text: str) -> GemelError:
                 resolution="the host may be overloaded; `gemel doctor` tests a boot",
             )
         case _:
-            return Failed("the micro VM could not be started", details=text or "no reason given")
+            silent = "its relay has ended without a word: was it killed?"
+            return Failed("the micro VM could not be started", details=text or silent)
 
 
 async def ended(folder: Path) -> None:
