@@ -16,6 +16,7 @@ setup:
 install: setup
 	ln -sfn "$(CURDIR)/.venv/bin/gemel" /usr/local/bin/gemel
 	install -D -m 644 packaging/gemel.service /etc/systemd/system/gemel.service
+	@if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 demo: setup
 	@scripts/demo
