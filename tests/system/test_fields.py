@@ -85,7 +85,9 @@ def test_archives_as_a_user_and_over_folders(
 
 
 def test_what_is_ipv6_is_said_to_be_not_there(engine: EngineProcess, tmp_path: Path) -> None:
-    """Nothing is half of it: networks and ports of IPv6 are refused, [::] is warned of."""
+    """Nothing is half of it: ports of IPv6 are refused, [::] is warned of; networks of IPv6 are
+    refused through the API, and IPv4's with a warning from a Compose file.
+    """
     for body in ({"EnableIPv6": True}, {"IPAM": {"Config": [{"Subnet": "fd00::/64"}]}}):
         status, answer = engine.call("POST", "/networks/create", {"Name": "six", **body})
         assert status == 501 and "IPv" in answer["message"], answer
@@ -99,10 +101,20 @@ def test_what_is_ipv6_is_said_to_be_not_there(engine: EngineProcess, tmp_path: P
     }
     status, answer = engine.call("POST", "/containers/create", body)
     assert status == 501 and "cannot publish on ::1" in answer["message"], answer
-    (tmp_path / "compose.yaml").write_text(
-        f"services:\n  a:\n    image: {IMAGE}\n    ports: ['[::1]:8080:80']\n"
-        "    networks: [n]\nnetworks:\n  n:\n    enable_ipv6: true\n"
+    text = (
+        f"services:\n  a:\n    image: {IMAGE}\n    command: 'true'\n    ports: ['[::1]:8080:80']\n"
+        "    networks: {n: {ipv6_address: 'fd01::5'}}\nnetworks:\n  n:\n    enable_ipv6: true\n"
+        "    ipam: {config: [{subnet: 'fd01::/64'}, {subnet: 10.99.7.0/24}]}\n"
     )
+    (tmp_path / "compose.yaml").write_text(text)
     done = engine.gemel("up", "-d", cwd=tmp_path, check=False)
-    assert done.returncode == 1 and "compose.yaml:8:5: networks.n.enable_ipv6" in done.stderr
-    assert "compose.yaml:4:" in done.stderr and "host_ip is refused" in done.stderr, done.stderr
+    assert done.returncode == 1 and "compose.yaml:5:" in done.stderr, done.stderr
+    assert "host_ip is refused" in done.stderr, done.stderr
+    (tmp_path / "compose.yaml").write_text(text.replace("[::1]:", ""))
+    told = engine.gemel("-p", "six", "up", "-d", cwd=tmp_path).stderr
+    assert "compose.yaml:9:5: networks.n.enable_ipv6 is ignored: networks are IPv4" in told, told
+    assert "compose.yaml:10:" in told and "config[0].subnet is ignored" in told, told
+    assert "services.a.networks.n.ipv6_address is ignored" in told, told
+    ipam = engine.ok("GET", "/networks/six_n")["IPAM"]["Config"]
+    assert [pool["Subnet"] for pool in ipam] == ["10.99.7.0/24"]
+    engine.gemel("-p", "six", "down", cwd=tmp_path)

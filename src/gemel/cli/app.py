@@ -199,6 +199,11 @@ class Lazy(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         from gemel.cli.registry import ALIASES, ALL
 
+        if args[:1] == ["help"]:  # as docker has it: help, help COMMAND
+            args = [*args[1:], "--help"]
+            if len(args) == 1:
+                click.echo(ctx.get_help())
+                ctx.exit()
         if args and args[0] not in {*ALL, *ALIASES} and not args[0].startswith("-"):
             raise unknown(args[0], list(ALL), ctx)
         name, found, rest = super().resolve_command(ctx, args)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gemel.client import credentials
 from gemel.client.engine import Client
 from gemel.client.errors import from_answer
 from gemel.errors import Failed
 
 Json = dict[str, Any]
-_HUB = "https://index.docker.io/v1/"
 
 
 def checked(messages: Iterator[Json]) -> Iterator[Json]:
@@ -38,44 +35,11 @@ def split_reference(ref: str) -> tuple[str, str]:
     return ref, "latest"
 
 
-def _known() -> dict[str, Json]:
-    """Credentials by registry's address, as ``docker login`` keeps them in a file."""
-    folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
-    try:
-        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-            known = json.load(file).get("auths", {})
-        return {host: entry for host, entry in known.items() if entry and entry.get("auth")}
-    except (OSError, ValueError, AttributeError):
-        return {}
-
-
-def _credentials(entry: Json, host: str) -> Json:
-    user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
-    return {"username": user, "password": password, "serveraddress": host}
-
-
-def registry_auth(ref: str) -> str:
-    """X-Registry-Auth for an image's registry, from ~/.docker/config.json; "" without one."""
-    first = ref.split("/", 1)[0]
-    host = first if "." in first or ":" in first or first == "localhost" else ""
-    known = _known()
-    entry = known.get(host or _HUB) or known.get(f"https://{host}")
-    return _encoded(_credentials(entry, host)) if entry else ""
-
-
 def build_headers() -> dict[str, str]:
     """Headers of POST /build: of what kind the body is, and the credentials of all registries."""
     headers = {"Content-Type": "application/x-tar"}
-    known = {host.removeprefix("https://"): entry for host, entry in _known().items()}
-    auths = {
-        "docker.io" if host.startswith("index.docker.io") else host: _credentials(entry, host)
-        for host, entry in known.items()
-    }
-    return headers | ({"X-Registry-Config": _encoded(auths)} if auths else {})
-
-
-def _encoded(value: Json) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+    auths = credentials.of_all()
+    return headers | ({"X-Registry-Config": auths} if auths else {})
 
 
 class Lines:
@@ -112,7 +76,7 @@ def pull_image(
 ) -> None:
     """Pulls an image. Raises NotFound, Failed with the registry's reason."""
     name, tag = split_reference(ref)
-    auth = registry_auth(ref)
+    auth = credentials.of_image(ref)
     headers = {"X-Registry-Auth": auth} if auth else None
     lines = Lines(tell)
     query: dict[str, Any] = {"fromImage": name, "tag": tag, "platform": platform or None}
@@ -124,7 +88,7 @@ def pull_image(
 def push_image(client: Client, ref: str, *, quiet: bool = False) -> None:
     """Pushes an image to its registry."""
     name, tag = split_reference(ref)
-    headers = {"X-Registry-Auth": registry_auth(ref) or "e30="}
+    headers = {"X-Registry-Auth": credentials.of_image(ref) or "e30="}
     lines = Lines()
     for message in checked(
         client.stream("POST", f"/images/{name}/push", query={"tag": tag}, headers=headers)

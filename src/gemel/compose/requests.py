@@ -314,13 +314,13 @@ def network(project: Project, key: str) -> NetworkCreate:
             auxiliary_addresses=pool.get("aux_addresses") or None,
         )
         for pool in ipam.get("config") or ()
+        if ":" not in (pool.get("subnet") or "")
     ]
     return NetworkCreate(
         name=project.network_name(key),
         driver="bridge" if config.get("driver") in (None, "", "default") else config["driver"],
         internal=bool(config.get("internal")),
         attachable=bool(config.get("attachable")),
-        enable_ipv6=config.get("enable_ipv6"),
         options=config.get("driver_opts") or None,
         ipam=IPAM(
             driver=ipam.get("driver") or "default",

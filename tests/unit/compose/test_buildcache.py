@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import platform
-from pathlib import Path
-
-import pytest
 
 from gemel.client.project.images import build_query
-from gemel.client.pull import build_headers
 from gemel.compose import lint
 from gemel.compose.builds import build_request
 from gemel.model.buildcache import choose
@@ -75,17 +70,3 @@ def test_of_several_platforms_the_machines_own_is_built() -> None:
     assert build_request(of, of.service("a")).platforms[0] == f"linux/{own}"
     of = project(text.replace("{a: {build", "{a: {platform: linux/s390x, build"))
     assert build_request(of, of.service("a")).platforms[0] == "linux/s390x"
-
-
-def test_a_build_is_sent_what_docker_login_has_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert "X-Registry-Config" not in build_headers()
-    secret = base64.b64encode(b"me:se:cret").decode()
-    known = {"https://index.docker.io/v1/": {"auth": secret}, "r.example:5000": {"auth": secret},
-             "helper.example": {}}  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps({"auths": known}))
-    sent = json.loads(base64.urlsafe_b64decode(build_headers()["X-Registry-Config"]))
-    assert list(sent) == ["docker.io", "r.example:5000"]
-    assert sent["r.example:5000"]["password"] == "se:cret"
