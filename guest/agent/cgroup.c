@@ -25,6 +25,18 @@ bool cgroup_setup(void)
 	return mkdir(SERVICE_GROUP, 0755) == 0;
 }
 
+bool cgroup_renew(void)
+{
+	int64_t end = now_ms() + 3000;
+
+	while (rmdir(SERVICE_GROUP) < 0) {
+		if (errno != EBUSY || now_ms() > end)
+			return false;
+		usleep(2000);
+	}
+	return mkdir(SERVICE_GROUP, 0755) == 0;
+}
+
 bool cgroup_join(void)
 {
 	return put_file(SERVICE_GROUP "/cgroup.procs", "0") == 0;

@@ -10,6 +10,7 @@
 #define SERVICE_GROUP "/sys/fs/cgroup/service"
 
 bool cgroup_setup(void);
+bool cgroup_renew(void); /* the empty group's, so that it has counted nothing yet */
 bool cgroup_join(void); /* this process */
 
 /* The group of programs that run beside a frozen service; what is left in it can be killed. */

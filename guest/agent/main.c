@@ -20,6 +20,7 @@
 #include "link.h"
 #include "procs.h"
 #include "protocol.h"
+#include "rehearse.h"
 #include "session.h"
 #include "touch.h"
 
@@ -187,6 +188,9 @@ static void take_control(const struct frame *frame)
 	case H_PREPARE:
 		/* clones of this guest may have shares, whatever it has itself */
 		load_modules("virtiofs");
+		break;
+	case H_REHEARSE:
+		rehearse(host, frame->payload, frame->length);
 		break;
 	case H_CHANGED:
 		touch_changed(frame->payload, frame->length);

@@ -343,3 +343,19 @@ bool net_readdress(const struct nic *nic, char *error, size_t size)
 	renew_ipv6(nic->name);
 	return set_addresses(index, nic, &wanted, error, size);
 }
+
+void net_undo(void)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	for (unsigned i = 0; i < claimed_count; i++) {
+		struct ifreq none = {.ifr_addr.sa_family = AF_INET}; /* 0.0.0.0 takes it away */
+		set_up(claimed[i], false);
+		if (if_indextoname((unsigned)claimed[i], none.ifr_name))
+			ioctl(fd, SIOCSIFADDR, &none);
+	}
+	claimed_count = 0;
+	set_up((int)if_nametoindex("lo"), false);
+	if (fd >= 0)
+		close(fd);
+}

@@ -17,6 +17,8 @@ struct nic {
 
 bool net_loopback(char *error, size_t size);
 bool net_configure(const struct nic *nic, char *error, size_t size);
+/* Takes back what was configured, but for MACs and names. */
+void net_undo(void);
 
 /* Gives an interface that has this name already another MAC and address. */
 bool net_readdress(const struct nic *nic, char *error, size_t size);

@@ -38,6 +38,7 @@ enum host_frame {
 	H_CHANGED = 17,
 	H_CLOCK = 18,
 	H_IDENTITY = 19,
+	H_REHEARSE = 20,
 };
 
 enum guest_frame {

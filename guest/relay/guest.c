@@ -274,19 +274,24 @@ void guest_send_time(struct relay *r)
 }
 
 /* The clock and entropy are given at the last moment: both would be stale by now otherwise. */
-static void send_config(struct relay *r)
+void guest_put_fresh(struct relay *r, struct queue *q)
 {
-    struct queue q = {.limit = 4096};
     unsigned char entropy[64];
     char time[32];
     int n = time_text(time, sizeof time);
-    r->times_sent = 0;
     if (getrandom(entropy, sizeof entropy, 0) != sizeof entropy) {
         relay_fail(r, "failed", "no randomness to be had: %s", strerror(errno));
         return;
     }
-    put_record(&q, "time", time, (size_t)n);
-    put_record(&q, "entropy", entropy, sizeof entropy);
+    put_record(q, "time", time, (size_t)n);
+    put_record(q, "entropy", entropy, sizeof entropy);
+}
+
+static void send_config(struct relay *r)
+{
+    struct queue q = {.limit = 4096};
+    r->times_sent = 0;
+    guest_put_fresh(r, &q);
     bool warm = warm_is_copy(r);
     guest_send(r, 0, warm ? H_IDENTITY : H_CONFIG, 0, q.data, queue_used(&q));
     queue_free(&q);
@@ -317,9 +322,11 @@ void guest_start(struct relay *r)
         relay_fail(r, "failed", "the command is too large");
 }
 
-static void set_guest_up(struct relay *r)
+void guest_up(struct relay *r)
 {
-    note_time(r, r->launch.cloning ? "the clone answers" : "the guest greets");
+    note_time(r, r->taken            ? "the VM that stood by is taken over"
+                 : r->launch.cloning ? "the clone answers"
+                                     : "the guest greets");
     r->state = CONFIGURING;
     r->deadline = now_ms() + r->launch.config_ms;
     send_config(r);
@@ -328,8 +335,11 @@ static void set_guest_up(struct relay *r)
 /* The first answer to a PING while it boots: a template is ready to be saved, a clone runs. */
 static void first_pong(struct relay *r)
 {
-    if (r->launch.cloning) {
-        set_guest_up(r);
+    if (r->launch.standby_fd) {
+        note_time(r, "the clone answers");
+        standby_rehearse(r);
+    } else if (r->launch.cloning) {
+        guest_up(r);
     } else if (r->launch.template && !r->saving) {
         r->saving = qmp_save(r);
     } else {
@@ -362,7 +372,7 @@ static void control_frame(struct relay *r, const struct frame *f)
             r->state = DONE;
             return;
         }
-        set_guest_up(r);
+        guest_up(r);
         break;
     case G_READY:
         if (r->setting_clock && r->state >= RUNNING) {
@@ -406,6 +416,11 @@ static void control_frame(struct relay *r, const struct frame *f)
             break;
         if (r->state == BOOTING) {
             first_pong(r);
+            break;
+        }
+        if (r->state == REHEARSING) {
+            note_time(r, "the clone has rehearsed");
+            standby_ready(r);
             break;
         }
         /* fall through */

@@ -131,6 +131,8 @@ static bool take_setting(struct launch *l, const struct record *r)
         l->stop_ms = (int)value;
     else if (!strcmp(key, "attached") && whole && value <= 64)
         l->attached = value;
+    else if (!strcmp(key, "standby") && whole && value >= 3 && value <= 1 << 20)
+        l->standby_fd = (int)value;
     else if (!strcmp(key, "log-size") && whole)
         l->log_size = (uint64_t)value;
     else
@@ -151,6 +153,11 @@ static bool take(struct launch *l, const struct record *r)
     } else if (!strcmp(key, "start") && r->count == 2) {
         l->start = (unsigned char *)r->text[1];
         l->start_length = r->length[1];
+    } else if (!strcmp(key, "rehearsal") && r->count == 2) {
+        l->rehearsal = (unsigned char *)r->text[1];
+        l->rehearsal_length = r->length[1];
+    } else if (!strcmp(key, "adopt") && r->count == 2) {
+        l->adopt = r->text[1];
     } else if (!strcmp(key, "watch") && r->count == 2 && l->n_shares) {
         l->shares[l->n_shares - 1].tag = r->text[1];
     } else if (!strcmp(key, "probe") && r->count == 1) {
@@ -192,12 +199,16 @@ static bool take(struct launch *l, const struct record *r)
 
 const char *launch_read(struct launch *launch, int fd)
 {
+    size_t length = 0;
+    unsigned char *data = read_all(fd, &length);
+    return data ? launch_parse(launch, data, length) : "what to run cannot be read";
+}
+
+const char *launch_parse(struct launch *launch, unsigned char *data, size_t length)
+{
     static struct record record;
     static char wrong[128];
-    size_t length = 0, at = 0;
-    unsigned char *data = read_all(fd, &length);
-    if (!data)
-        return "what to run cannot be read";
+    size_t at = 0;
     while (at < length) {
         size_t used = next_record(data + at, length - at, &record);
         if (!used)
@@ -214,6 +225,9 @@ const char *launch_read(struct launch *launch, int fd)
         return "what to run lacks a template's memory or control channel";
     if (launch->identity && (launch->plug || launch->source || launch->idle || launch->template))
         return "what to run is a copy of a service and something else";
+    if (launch->standby_fd &&
+        (!launch->cloning || launch->n_shares || launch->plug || !launch->rehearsal))
+        return "what is to stand by is no clone, has shares, or nothing to rehearse";
     if (launch->cloning && launch->n_shares && !launch->plug)
         return "what to run lacks how a clone gets its shares";
     return NULL;

@@ -55,10 +55,16 @@ struct launch {
     const unsigned char *identity, *hook;
     size_t identity_length, hook_length;
     const char *warm_disk;
+    int standby_fd; /* stand by for an instance, whose records come from there; 0: it is one */
+    const unsigned char *rehearsal; /* records of a REHEARSE, without time and entropy */
+    size_t rehearsal_length;
+    const char *adopt; /* QMP commands that give a VM that stood by the instance's disks, or NULL */
     const char *preload; /* a library that a clone's QEMU is started with, in its jail, or NULL */
 };
 
 /* Reads records from fd to its end. NULL, or what is wrong. */
 const char *launch_read(struct launch *launch, int fd);
+/* The same of bytes that have been read; the launch points into them. */
+const char *launch_parse(struct launch *launch, unsigned char *data, size_t length);
 
 #endif

@@ -39,6 +39,12 @@ static void report(struct relay *r, const char *text)
     r->ready = -1;
 }
 
+void relay_tell(struct relay *r, const char *line)
+{
+    if (r->ready >= 0 && write(r->ready, line, strlen(line)) < 0)
+        relay_fail(r, "failed", "nobody waits for the VM any more");
+}
+
 void relay_finish(struct relay *r, int status, bool oom, const char *error)
 {
     char text[2600];
@@ -60,7 +66,7 @@ void relay_fail(struct relay *r, const char *kind, const char *format, ...)
     if (r->state == DONE)
         return;
     bool before = r->state < STARTING || (warm_is_copy(r) && !r->warm.thawed);
-    bool falls_back = r->launch.cloning && before && r->ready >= 0;
+    bool falls_back = r->launch.cloning && !r->launch.standby_fd && before && r->ready >= 0;
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
@@ -69,7 +75,8 @@ void relay_fail(struct relay *r, const char *kind, const char *format, ...)
             *at = ' ';
     r->state = DONE;
     if (falls_back) {
-        r->fell_back = true;
+        r->fell_back = !r->taken;
+        r->again = true;
         snprintf(r->because, sizeof r->because, "%.390s", text);
     } else if (r->ready < 0)
         relay_finish(r, 137, false, text);
@@ -82,8 +89,11 @@ void relay_started(struct relay *r)
     char text[64];
     if (r->launch.cloning || r->fell_back) {
         char how[512];
-        const char *word = warm_is_copy(r) ? "warm\n" : "cloned\n";
-        snprintf(how, sizeof how, r->fell_back ? "cold %s\n" : word, r->because);
+        snprintf(how, sizeof how, r->fell_back      ? "cold %s\n"
+                                  : warm_is_copy(r) ? "warm\n"
+                                  : r->taken        ? "cloned it stood by\n"
+                                  : *r->because     ? "cloned the one that stood by failed: %s\n"
+                                                    : "cloned\n", r->because);
         if (write_whole("boot", how) != 0) {
             relay_fail(r, "failed", "cannot write how it was booted: %s", strerror(errno));
             return;
@@ -218,7 +228,7 @@ static void take_signals(struct relay *r)
     }
 }
 
-enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_QMP, P_WATCH, P_JUMPS, P_CLIENTS };
+enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_QMP, P_WATCH, P_JUMPS, P_ORDERS, P_CLIENTS };
 
 static void turn(struct relay *r)
 {
@@ -233,6 +243,7 @@ static void turn(struct relay *r)
     p[P_READY] = (struct pollfd){r->ready, 0, 0};
     p[P_QMP] = (struct pollfd){r->qmp, POLLIN, 0};
     p[P_JUMPS] = (struct pollfd){r->jumps, POLLIN, 0};
+    p[P_ORDERS] = (struct pollfd){r->launch.standby_fd && r->state == STANDING_BY ? r->launch.standby_fd : -1, POLLIN, 0};
     p[P_WATCH] = (struct pollfd){crowded ? -1 : r->watch, POLLIN, 0};
     for (int i = 0; i < MAX_CLIENTS; i++) {
         short events = crowded ? 0 : POLLIN;
@@ -254,6 +265,8 @@ static void turn(struct relay *r)
         qmp_read(r);
     if (p[P_WATCH].revents && r->watch >= 0)
         watch_read(r);
+    if (p[P_ORDERS].revents && r->launch.standby_fd)
+        standby_read(r);
     if (p[P_JUMPS].revents)
         clock_jumped(r);
     if (p[P_AGENT].revents & (POLLIN | POLLHUP | POLLERR))
@@ -295,20 +308,23 @@ static void linger(struct relay *r)
     }
 }
 
-/* A clone that has not come up before its service was to start is booted cold instead. */
-static bool boot_cold(struct relay *r)
+/* A clone that has not come up before its service was to start is booted cold instead; instead of
+ * one that stood by there is another clone first. */
+static bool boot_again_otherwise(struct relay *r)
 {
-    if (!r->fell_back || !r->launch.cloning || r->ready < 0)
+    if (!r->again || !r->launch.cloning || r->ready < 0)
         return false;
     if (r->errors >= 0)
         vm_hear_errors(r);
     if (r->guest_log >= 0)
-        dprintf(r->guest_log, "relay: the clone failed, boots cold: %s%s%s\n", r->because,
+        dprintf(r->guest_log, "relay: the clone failed, %s: %s%s%s\n",
+                r->taken ? "another takes its place" : "boots cold", r->because,
                 *r->error_tail ? "; the VMM said: " : "", r->error_tail);
     vm_end(r);
     if (r->launch.warm_disk)
         unlink(r->launch.warm_disk);
-    r->launch.cloning = false;
+    r->launch.cloning = r->taken;
+    r->taken = r->again = false;
     r->attempts = 0;
     r->deadline = 0;
     r->start_due = false;
@@ -318,19 +334,20 @@ static bool boot_cold(struct relay *r)
     return true;
 }
 
-static const char *set_up(struct relay *r)
+/* Into the control groups, with the VMM if there is one already, and the folder; from then on
+ * the engine can connect. */
+const char *relay_enter(struct relay *r)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "relay.sock"};
-    sigset_t handled;
+    char vmm[32];
+    int n = snprintf(vmm, sizeof vmm, "%d", (int)r->vmm);
     for (size_t i = 0; i < r->launch.n_cgroups; i++) {
         int fd = open(r->launch.cgroups[i], O_WRONLY | O_CLOEXEC);
-        if (fd < 0 || write(fd, "0", 1) != 1)
+        if (fd < 0 || write(fd, "0", 1) != 1 || (r->vmm && write(fd, vmm, (size_t)n) != n))
             return "cannot enter the control group";
         close(fd);
     }
     umask(0177);
-    if (r->launch.template && unshare(CLONE_NEWNET) != 0)
-        return "cannot make a network of the template's own";
     if (chdir(r->launch.dir) != 0)
         return "cannot enter the folder";
     r->guest_log = open("guest.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -342,6 +359,17 @@ static const char *set_up(struct relay *r)
         listen(r->listener, 64) != 0)
         return "cannot listen";
     umask(022);
+    return NULL;
+}
+
+static const char *set_up(struct relay *r)
+{
+    sigset_t handled;
+    if (r->launch.template && unshare(CLONE_NEWNET) != 0)
+        return "cannot make a network of the template's own";
+    const char *wrong = relay_enter(r);
+    if (wrong)
+        return wrong;
     sigemptyset(&handled);
     sigaddset(&handled, SIGCHLD);
     sigaddset(&handled, SIGTERM);
@@ -382,8 +410,11 @@ int main(int argc, char **argv)
     warm_init(r);
     r->from_guest.limit = 4 * FRAME_PAYLOAD_MAX;
     r->to_guest.limit = GUEST_LIMIT;
+    r->orders.limit = MAX_LAUNCH;
     for (int i = 0; i < MAX_CLIENTS; i++)
         r->clients[i].fd = -1;
+    for (int i = 0; i < MAX_TAPS; i++)
+        r->taps[i] = -1;
     if (r->ready < 3 || fcntl(r->ready, F_GETFD) < 0) {
         fprintf(stderr, "usage: relay READY_FD < records\n");
         return 2;
@@ -397,6 +428,10 @@ int main(int argc, char **argv)
     wrong = set_up(r);
     int error = errno;
     detach(r->ready);
+    if (r->launch.standby_fd) {
+        fcntl(r->launch.standby_fd, F_SETFD, FD_CLOEXEC);
+        fcntl(r->launch.standby_fd, F_SETFL, O_NONBLOCK);
+    }
     if (wrong)
         relay_fail(r, "failed", "%s: %s", wrong, strerror(error));
     else
@@ -404,7 +439,7 @@ int main(int argc, char **argv)
     do
         while (r->state != DONE)
             turn(r);
-    while (boot_cold(r));
+    while (boot_again_otherwise(r));
     if (!wrong)
         unlink("relay.sock"); /* not before we are in our folder */
     vm_end(r);

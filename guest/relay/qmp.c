@@ -80,12 +80,12 @@ bool qmp_restore(struct relay *r)
 }
 
 /* All at once; the answer to the last tells that all is done, any error ends the attempt. */
-static void plug(struct relay *r)
+void qmp_plug(struct relay *r, const char *commands)
 {
     static const char done[] = "{\"execute\":\"query-name\",\"id\":\"plugged\"}\n";
-    size_t n = strlen(r->launch.plug);
+    size_t n = strlen(commands);
     r->plugging = true;
-    if (send(r->qmp, r->launch.plug, n, MSG_NOSIGNAL) != (ssize_t)n ||
+    if (send(r->qmp, commands, n, MSG_NOSIGNAL) != (ssize_t)n ||
         send(r->qmp, done, sizeof done - 1, MSG_NOSIGNAL) != (ssize_t)(sizeof done - 1))
         relay_fail(r, "failed", "cannot command the VMM: %s", strerror(errno));
 }
@@ -96,7 +96,7 @@ static void take_line(struct relay *r, const char *line)
         return;
     bool told = strstr(line, "\"MIGRATION\"") != NULL;
     if (strstr(line, "\"error\":") || (told && strstr(line, "\"failed\""))) {
-        if (r->plugging)
+        if (r->plugging && !r->taken)
             relay_fail(r, "failed", "the VMM takes no device while it runs: %s", line);
         else
             relay_fail(r, "failed", "the VMM refuses: %s", line);
@@ -104,9 +104,12 @@ static void take_line(struct relay *r, const char *line)
         snprintf(r->last_words, sizeof r->last_words, "started %d\n", (int)r->vmm);
         r->state = DONE;
     } else if (told && strstr(line, "\"completed\"") && r->launch.plug && !r->plugging) {
-        plug(r);
+        qmp_plug(r, r->launch.plug);
     } else if (r->plugging && strstr(line, "\"id\": \"plugged\"")) {
-        guest_send(r, 0, H_PING, 0, NULL, 0); /* the agent has greeted the template's relay */
+        if (!r->taken)
+            guest_send(r, 0, H_PING, 0, NULL, 0); /* the agent has greeted the template's relay */
+        else if (r->state == STANDING_BY)
+            guest_up(r);
     }
 }
 

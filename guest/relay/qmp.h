@@ -14,6 +14,8 @@ bool qmp_command(struct relay *r, const char *text, size_t n, int fd);
 bool qmp_save(struct relay *r);
 /* Has the VMM, started to wait for it, take the template's state over and run. */
 bool qmp_restore(struct relay *r);
+/* Commands whose errors end the attempt; when all are done the guest is asked, or set up. */
+void qmp_plug(struct relay *r, const char *commands);
 /* Reads what the VMM answers; an error of it ends the attempt. */
 void qmp_read(struct relay *r);
 /* Closes the channel: from then on nobody commands the VMM. */

@@ -19,7 +19,7 @@ enum { MAX_CLIENTS = 128, MAX_SESSIONS = 512, ATTACH_BACKLOG = 1 << 20, CLIENT_L
        LINGER_MS = 5000, LOOK_MS = 250, IDLE_MS = 10000, CLONE_CPU_MS = 3000,
        CLOCK_TRIES = 8, CLOCK_ERROR_MS = 40, ATTEMPTS = 2, GUEST_LOG_MOST = 256 * 1024 };
 
-enum state { BOOTING, CONFIGURING, STARTING, RUNNING, STOPPING, DONE };
+enum state { BOOTING, REHEARSING, STANDING_BY, CONFIGURING, STARTING, RUNNING, STOPPING, DONE };
 
 struct client {
     int fd; /* -1: free */
@@ -49,7 +49,7 @@ struct relay {
     int64_t kill_deadline;
     int64_t used_at; /* when a client was last there; for an idle VM */
     int attempts;
-    int64_t launched_at;
+    int64_t launched_at, cpu_before; /* ms of CPU time that the VMM had used by then */
     int times_sent; /* of the clock alone, after the configuration */
     int64_t time_sent;
     bool setting_clock;          /* of a running guest: its answer is due */
@@ -64,6 +64,10 @@ struct relay {
     size_t qmp_used;
     bool saving;      /* of a template: its state is being written */
     bool plugging;    /* of a clone: it runs, and gets its shares */
+    bool taken;       /* the VMM stood by, and is an instance's now */
+    struct queue orders;  /* the instance's records, not whole yet */
+    int taps[MAX_TAPS];   /* of a VM that stands by: they become the instance's */
+    bool again;       /* it failed before its service was to start: another way is tried */
     bool fell_back;   /* the clone did not come up: a cold boot is due, or done */
     char because[400]; /* why */
     struct queue from_guest, to_guest;
@@ -92,6 +96,8 @@ void relay_fail(struct relay *r, const char *kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void relay_finish(struct relay *r, int status, bool oom, const char *error);
 void relay_started(struct relay *r);
+void relay_tell(struct relay *r, const char *line);
+const char *relay_enter(struct relay *r);
 void relay_kill(struct relay *r);
 
 /* vm.c */
@@ -102,7 +108,14 @@ int64_t vm_cpu_ms(const struct relay *r);
 void guest_shut_down(struct relay *r);
 void vm_hear_errors(struct relay *r);
 
+/* standby.c */
+void standby_rehearse(struct relay *r);
+void standby_ready(struct relay *r);
+void standby_read(struct relay *r);
+
 /* guest.c */
+void guest_up(struct relay *r);
+void guest_put_fresh(struct relay *r, struct queue *q);
 void guest_read(struct relay *r);
 void guest_send(struct relay *r, uint32_t session, uint8_t type, uint8_t flags, const void *data,
                 size_t n);

@@ -69,13 +69,17 @@ static bool open_devices(struct relay *r, struct opened *o)
         }
     }
     for (size_t i = 0; i < l->n_taps; i++) {
-        int fd = open_tap(l->taps[i].name, l->template);
+        int fd = open_tap(l->taps[i].name, l->template || l->standby_fd);
         if (fd < 0) {
             relay_fail(r, "failed", "cannot open the tap %s: %s", l->taps[i].name,
                        strerror(errno));
             return false;
         }
         keep(o, fd, l->taps[i].fd);
+        if (l->standby_fd && (r->taps[i] = fcntl(fd, F_DUPFD_CLOEXEC, 3)) < 0) {
+            relay_fail(r, "failed", "cannot keep a tap: %s", strerror(errno));
+            return false;
+        }
     }
     return true;
 }
@@ -179,6 +183,7 @@ static void launch_with(struct relay *r, struct opened *o, int error_fd)
     r->state = BOOTING;
     r->deadline = now_ms() + (r->launch.cloning ? r->launch.clone_ms : r->launch.boot_ms);
     r->launched_at = now_ms();
+    r->cpu_before = 0;
     r->attempts++;
     if (r->launch.cloning && qmp_restore(r) && !r->launch.plug)
         guest_send(r, 0, H_PING, 0, NULL, 0); /* the agent has greeted the template's relay */
@@ -201,14 +206,14 @@ void vm_launch(struct relay *r)
     close(errors[1]);
 }
 
-/* CPU time that the VMM has used, in ms. */
+/* CPU time that the VMM has used, in ms, since it was started or taken over. */
 int64_t vm_cpu_ms(const struct relay *r)
 {
     clockid_t clock;
     struct timespec used;
     if (!r->vmm || clock_getcpuclockid(r->vmm, &clock) != 0 || clock_gettime(clock, &used) != 0)
         return 0;
-    return used.tv_sec * 1000LL + used.tv_nsec / 1000000;
+    return used.tv_sec * 1000LL + used.tv_nsec / 1000000 - r->cpu_before;
 }
 
 void vm_hear_errors(struct relay *r)

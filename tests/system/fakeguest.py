@@ -14,6 +14,7 @@ CONFIG, START, STDIN, SIGNAL, CREDIT, SHUTDOWN, EXEC = 1, 2, 4, 7, 8, 9, 3
 PING, PONG = 10, 73
 FREEZE, THAW, FROZEN = 12, 13, 76
 CHANGED, IDENTITY = 17, 19
+REHEARSE = 20
 HELLO, READY, STARTED, STDOUT, STDERR, EXIT, ERROR, STDIN_CREDIT = 65, 66, 67, 68, 69, 70, 71, 72
 
 
@@ -173,6 +174,52 @@ def copy(mode):
         send(frame(session, EXIT, struct.pack("<IB", status, 0)))
     until_thaw()
     send(frame(1, STDOUT, b"thawed\n"))
+    until(SIGNAL)
+    end(128 + 15)
+
+
+def adopt(control, mode):
+    """One that stood by gets other disks."""
+    told, fds = b"", []
+    while b'"plugged"' not in told:
+        data, more, _, _ = socket.recv_fds(control, 65536, 4)
+        told, fds = told + data, fds + more
+    assert told.count(b"add-fd") == len(fds) == 1, told
+    assert told.index(b"add-fd") < told.index(b"adopt this"), told
+    if mode == "refused":
+        control.sendall(b'{"error": {"desc": "no"}}\n')
+        time.sleep(600)
+    if mode == "mute":
+        time.sleep(600)
+    control.sendall(b'{"return": {}, "id": "plugged"}\n' * (2 if mode == "repeats" else 1))
+
+
+def standby(mode):
+    """A clone that rehearses and waits for an instance; started once more, any other clone."""
+    control, _ = commanded()
+    until(PING)
+    send(frame(0, PONG))
+    _, kind, flags, payload = receive()
+    if kind == REHEARSE:
+        assert payload.index(b"entropy") < payload.index(b"rehearse this"), payload
+        if mode == "forgets":
+            send(frame(0, 75, b"the rehearsal failed: no words"))
+            sys.exit(1)
+        until(PING)
+        send(frame(0, PONG))
+        if mode == "speaks":
+            send(frame(0, READY))
+        if mode == "leaves":
+            sys.exit(1)
+        adopt(control, mode)
+        _, kind, flags, payload = until(CONFIG)
+        if mode == "noise":
+            send(b"noise" * 100)
+    while not flags & 1:
+        _, kind, flags, payload = until(CONFIG)
+    send(frame(0, READY))
+    until_start()
+    send(frame(1, STARTED, struct.pack("<I", 42)))
     until(SIGNAL)
     end(128 + 15)
 

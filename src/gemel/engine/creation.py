@@ -16,7 +16,7 @@ from gemel.engine.facade import Json
 from gemel.engine.records import Container, MountPoint, now
 from gemel.errors import Conflict, InvalidInput
 from gemel.model.docker import CreateRequest, HostConfig
-from gemel.model.instance import RuntimeName
+from gemel.model.instance import Network, RuntimeName
 
 _ADJECTIVES = (
     "able", "amber", "bold", "brave", "bright", "brisk", "calm", "clever", "cosy", "crisp",
@@ -89,6 +89,9 @@ async def _storage(core: Core, one: Container) -> None:
         await volumes.fill(core, one)
         rootfs = await core.images.rootfs(core.images.find(one.image_id))
         prepared = spec.build(core, one, rootfs=rootfs, namespace=None, write=False)
+        # how many there are tells a micro VM what to make ready
+        network = Network(interfaces=spec.interfaces(core, one))
+        prepared = msgspec.structs.replace(prepared, network=network)
         core.paths.instance(one.id).mkdir(mode=0o711, parents=True, exist_ok=True)
         await core.runtime(one).create(prepared)
     except BaseException:

@@ -16,6 +16,7 @@ from gemel.errors import GemelError
 from gemel.host.run import find, run
 from gemel.model.instance import RuntimeName
 from gemel.runtime.microvm import kernels
+from gemel.runtime.microvm.runtime import MicroVmRuntime
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -47,6 +48,7 @@ async def examine(core: Core) -> list[Json]:
         _tools,
         lambda: _disk(core),
         lambda: _accelerator(core),
+        lambda: _standby(core),
         lambda: _guest_kernel(core),
         lambda: _network(core),
     ]
@@ -148,6 +150,13 @@ async def _accelerator(core: Core) -> list[Json]:
             "for speed, give this machine /dev/kvm (nested virtualisation in a VM)",
         )
     ]
+
+
+async def _standby(core: Core) -> list[Json]:
+    runtime = core.runtimes[RuntimeName.MICROVM]
+    if not isinstance(runtime, MicroVmRuntime):
+        return []
+    return [_check("standby", OK, runtime.standbys.told())]
 
 
 async def _guest_kernel(core: Core) -> list[Json]:

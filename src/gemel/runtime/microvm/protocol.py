@@ -66,6 +66,7 @@ class ToGuest(enum.IntEnum):
     CHANGED = 17
     CLOCK = 18
     IDENTITY = 19
+    REHEARSE = 20
 
 
 class FromGuest(enum.IntEnum):

@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from gemel.errors import Failed, GemelError, Unavailable
 from gemel.host.run import run
 from gemel.model.instance import Exit
 from gemel.runtime.microvm.channel import connect, start_error
-from gemel.runtime.microvm.machine import Job, Machine, relay_records
-from gemel.runtime.microvm.protocol import ErrorKind, encode_records
+from gemel.runtime.microvm.machine import Job, Limits, Machine, relay_records
+from gemel.runtime.microvm.protocol import ErrorKind, Record, encode_records
 
 #: How the reason begins why a VM was booted cold, if only its shares kept it from being cloned.
 NOT_PLUGGED = "the VMM takes no device while it runs"
@@ -34,43 +34,60 @@ async def launch(
     If the wait is given up the relay ends the VM. Raises CommandNotFound,
     CommandNotRunnable, Failed, Unavailable.
     """
-    records = encode_records(relay_records(machine, job))
+    reader, transport = await begin(program, job, relay_records(machine, job))
+    try:
+        if listening is not None:
+            await listening()
+        return await outcome(reader, job.limits)
+    finally:
+        transport.close()
+
+
+async def begin(
+    program: Path, job: Job, records: Iterable[Record], passed: Sequence[int] = ()
+) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    """Starts a relay, which can be connected to from then on; what it tells of the start.
+
+    When the transport is closed before the service runs the relay ends the VM. passed: further
+    descriptors for it. Raises Failed.
+    """
     reader_fd, writer_fd = os.pipe2(os.O_CLOEXEC)
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reader_fd, "rb", buffering=0)
     )
     try:
-        try:
-            passed = [writer_fd]
-            if job.guest is not None:
-                passed += [job.guest.memory, job.guest.state]
-            await run([str(program), str(writer_fd)], input=records, pass_fds=passed)
-        finally:
-            os.close(writer_fd)
-        if listening is not None:
-            await listening()
-        # each boot is tried twice; the relay keeps these deadlines itself
-        limits = job.limits
-        patience = 2 * limits.boot + 2 * limits.config + limits.clone + END_TIMEOUT
+        fds = [writer_fd, *passed]
+        if job.guest is not None:
+            fds += [job.guest.memory, job.guest.state]
+        argv = [str(program), str(writer_fd)]
+        await run(argv, input=encode_records(records), pass_fds=fds)
+    except BaseException:
+        transport.close()
+        raise
+    finally:
+        os.close(writer_fd)
+    return reader, transport
+
+
+async def outcome(reader: asyncio.StreamReader, limits: Limits) -> int:
+    """The VMM's pid, once its service runs. Raises what ``launch`` does."""
+    # each boot is tried twice; the relay keeps these deadlines itself
+    patience = 2 * limits.boot + 2 * limits.config + limits.clone + END_TIMEOUT
+    try:
         async with asyncio.timeout(patience):
             answer = (await reader.read(65536)).decode("utf-8", "replace").strip()
     except TimeoutError:
         raise Failed("the micro VM's relay does not answer") from None
-    finally:
-        transport.close()
-    return _pid(answer)
-
-
-def _pid(answer: str) -> int:
     word, _, rest = answer.partition(" ")
     if word == "started" and rest.isdigit():
         return int(rest)
     kind, _, text = rest.partition(" ")
-    raise _error(kind if word == "error" else "", text or answer)
+    raise error(kind if word == "error" else "", text or answer)
 
 
-def _error(kind: str, text: str) -> GemelError:
+def error(kind: str, text: str) -> GemelError:
+    """What a relay's word for an error means."""
     match kind:
         case "notfound":
             return start_error(ErrorKind.NOT_FOUND, text)

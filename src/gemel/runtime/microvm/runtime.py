@@ -45,7 +45,7 @@ from gemel.runtime.microvm import (
     setup,
 )
 from gemel.runtime.microvm.idle import IdleVms
-from gemel.runtime.microvm.machine import Copy, Guest, Limits, Machine, why_no_clone
+from gemel.runtime.microvm.machine import Copy, Guest, Job, Limits, Machine, why_no_clone
 from gemel.runtime.microvm.protocol import (
     CONTROL,
     FIRST_EXEC,
@@ -59,6 +59,7 @@ from gemel.runtime.microvm.protocol import (
     encode_u32,
     message,
 )
+from gemel.runtime.microvm.standby import Standbys
 from gemel.runtime.microvm.templates import RETRY, Kind, Templates, kind_of
 from gemel.runtime.microvm.tools import Tools, find_tools
 from gemel.runtime.microvm.warm import Warm
@@ -67,6 +68,8 @@ log = logging.getLogger("gemel.microvm")
 
 #: A service's label that has it booted cold always: ``off``.
 SNAPSHOT_LABEL = "gemel.snapshot"
+#: A service's label that has it started in a VM of its own from the beginning: ``off``.
+STANDBY_LABEL = "gemel.standby"
 #: VMs that come up at once, for each of the host's CPUs.
 BOOTS_PER_CPU = 2
 
@@ -102,6 +105,7 @@ class MicroVmRuntime:
         self._not_plugged = (0.0, "")
         # more at once are no faster, and each is slow then: some miss their deadlines
         self._boots = asyncio.Semaphore(BOOTS_PER_CPU * (os.cpu_count() or 1))
+        self.standbys = Standbys(paths, self._limits, self.templates, self._boots.locked)
         self._ahead: set[asyncio.Task[Any]] = set()
         self._idle = IdleVms(paths, self._limits, self._machinery)
 
@@ -110,6 +114,7 @@ class MicroVmRuntime:
         files.folder(self._paths.root / "microvm")
         files.folder(self._paths.run / "instances")
         await self._idle.sweep()
+        await self.standbys.sweep()
         await self.templates.sweep()
 
     async def close(self) -> None:
@@ -127,6 +132,7 @@ class MicroVmRuntime:
         for session in list(self._left):
             await session.end(hang_up=False)
         await self._idle.close()
+        await self.standbys.close()
         await self.templates.close()
         await self.warm.close()
 
@@ -156,6 +162,7 @@ class MicroVmRuntime:
         for kind in self.templates.kinds:
             if all(path != str(kernel.vmlinux) for path, *_ in kind.made_from):
                 self.templates.drop(kind)
+        self.standbys.drop_all()
 
     async def _machinery(self) -> tuple[Tools, bool]:
         return await self.tools(), (await self.verdict()).usable_kvm
@@ -182,6 +189,8 @@ class MicroVmRuntime:
             if why_no_clone(machine) is None:
                 kind = await asyncio.to_thread(kind_of, tools, machine)
                 self.templates.prepare(tools, machine, kind)
+                if _may_stand_by(spec):
+                    self.standbys.want(tools, machine, kind)
 
     @contextlib.asynccontextmanager
     async def _template(
@@ -212,7 +221,11 @@ class MicroVmRuntime:
             unfit = found
             machine = msgspec.structs.replace(machine, source=True)
         async with self._template(tools, machine, spec) as (kind, guest, reason), self._boots:
-            pid = await self._launch(spec, machine, tools, early, guest)
+            pid = None
+            if guest is not None:
+                pid = await self._take_over(spec, machine, tools, early, guest, kind)
+            if pid is None:
+                pid = await self._launch(spec, machine, tools, early, guest)
         folder = self._folder(spec.id)
         if guest is None:
             files.write(folder / "boot", f"cold {reason}\n".encode())
@@ -225,8 +238,22 @@ class MicroVmRuntime:
         else:
             if machine.source:
                 self.warm.started(spec.id, kind)
-            files.write(folder / "boot", f"cloned {unfit}\n".encode())
+            if unfit:
+                files.write(folder / "boot", f"cloned {unfit}\n".encode())
         return pid
+
+    async def _job(
+        self, spec: InstanceSpec, tools: Tools, early: list[channel.Session], guest: Guest | None
+    ) -> Job:
+        """What its relay is told, in a folder where nothing else is."""
+        folder = self._folder(spec.id)
+        await self._clear(spec.id)
+        files.folder(folder)
+        files.folder(spec.log.parent)
+        disks.use(spec.layer)
+        job = await build.job(tools, self._limits, spec, folder, self._cgroup(spec.id))
+        early += [s for s in self._early.pop(spec.id, []) if not s.closed]
+        return msgspec.structs.replace(job, attached=len(early), guest=guest)
 
     async def _launch(
         self,
@@ -237,15 +264,30 @@ class MicroVmRuntime:
         guest: Guest | None,
         copy: Copy | None = None,
     ) -> int:
+        job = await self._job(spec, tools, early, guest)
+        job = msgspec.structs.replace(job, copy=copy)
         folder = self._folder(spec.id)
-        await self._clear(spec.id)
-        files.folder(folder)
-        files.folder(spec.log.parent)
-        disks.use(spec.layer)
-        job = await build.job(tools, self._limits, spec, folder, self._cgroup(spec.id))
-        early += [s for s in self._early.pop(spec.id, []) if not s.closed]
-        job = msgspec.structs.replace(job, attached=len(early), guest=guest, copy=copy)
         return await relay.launch(tools.relay, machine, job, lambda: _attach_all(folder, early))
+
+    async def _take_over(
+        self,
+        spec: InstanceSpec,
+        machine: Machine,
+        tools: Tools,
+        early: list[channel.Session],
+        guest: Guest,
+        kind: Kind,
+    ) -> int | None:
+        """Starts it in a VM that stands by; None if there is none, or it fails."""
+        if not _may_stand_by(spec):
+            return None
+        one = self.standbys.take(kind, machine)
+        self.standbys.want(tools, machine, kind)
+        if one is None:
+            return None
+        job = await self._job(spec, tools, early, guest)
+        folder = self._folder(spec.id)
+        return await one.start(machine, job, lambda: _attach_all(folder, early))
 
     async def _boot_copy(
         self,
@@ -519,6 +561,10 @@ def _why_cold(spec: InstanceSpec) -> str | None:
     if dict(spec.labels).get(SNAPSHOT_LABEL) == "off":
         return "its snapshot is off"
     return None
+
+
+def _may_stand_by(spec: InstanceSpec) -> bool:
+    return dict(spec.labels).get(STANDBY_LABEL) != "off"
 
 
 @contextlib.contextmanager
