@@ -307,6 +307,29 @@ def test_build_of_a_service(app: App) -> None:
     assert app("image", "inspect", f"{app.name}:built", check=False).returncode == 1
 
 
+def test_a_fixed_address_goes_on_to_what_is_made_anew(app: App) -> None:
+    text = (
+        "services: {web: {image: IMAGE, command: sleep 600, stop_grace_period: 0s,\n"
+        '  environment: {A: "1"}, networks: {n: {ipv4_address: 10.98.7.9}}}}\n'
+        "networks: {n: {ipam: {config: [{subnet: 10.98.7.0/24}]}}}\n"
+    )
+    app.file(text)
+    address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    app("up", "-d")
+    app("up", "-d", "--force-recreate")
+    app.file(text.replace('"1"', '"2"'))
+    app("update", "web")
+    name = f"{app.name}-web-1"
+    assert app("inspect", "-f", address, name).stdout == "10.98.7.9\n"
+    other = ("run", "--network", f"{app.name}_n", "--name", f"{app.name}-two")
+    made = app(*other, "--ip", "10.98.7.9", "-d", IMAGE, "true", check=False)
+    assert made.returncode, made
+    assert f"Address already in use: 10.98.7.9\n  on network {app.name}_n, by container {name}" in (
+        made.stderr
+    )
+    app("rm", "-f", f"{app.name}-two")
+
+
 def test_a_name_that_is_mistyped_or_nothing_to_run_is_told(app: App) -> None:
     app.file("services: {web: {image: IMAGE, command: sleep 600}, bare: {image: IMAGE}}\n")
     told = app("logs", "wbe", check=False)

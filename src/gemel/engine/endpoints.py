@@ -94,6 +94,33 @@ async def endpoints(core: Core, one: Container) -> list[EndpointRecord]:
     return result
 
 
+def _asked(end: EndpointRecord) -> str:
+    return end.settings.ipam_config.ipv4_address if end.settings.ipam_config else ""
+
+
+def _fixed(core: Core, network_id: str, address: str) -> list[Container]:
+    """The containers that have asked for an address themselves. As with dockerd any number may:
+    one that takes another's place is made before that one goes. They cannot run at once.
+    """
+    return [
+        one
+        for one in core.containers.values()
+        if any(e.network_id == network_id and _asked(e) == address for e in one.endpoints)
+    ]
+
+
+def check_fixed(core: Core, one: Container) -> None:
+    """Before a start. Raises Conflict if a running container has a fixed address of this one."""
+    for end in one.endpoints:
+        for other in _fixed(core, end.network_id, end.address) if _asked(end) else ():
+            if other is not one and other.state.running:
+                raise Conflict(
+                    f"Address already in use: {end.address}",
+                    details=f"on network {end.network_name}, by container {other.name}",
+                    resolution=f"stop {other.name}, or give one of them another address",
+                )
+
+
 async def _network(core: Core, ref: str) -> NetworkInfo:
     return await default_network(core) if ref == "bridge" else core.network(ref)
 
@@ -106,6 +133,8 @@ def place(
     if asked:
         balancing.yield_address(core, network, asked)
     used = core.addresses_used(network)
+    if asked and _fixed(core, network.id, asked):
+        used = used - {asked}
     try:
         address = core.net.allocate_address(network, used, asked)
     except GemelError:

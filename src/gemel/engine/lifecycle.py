@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gemel.engine import health, hooks, spec
 from gemel.engine.core import Core, Live, Once, log
+from gemel.engine.endpoints import check_fixed
 from gemel.engine.ports import choose_ports, held
 from gemel.engine.records import Container, now, parse_stamp, stamp
 from gemel.engine.resolve import signal_number
@@ -100,6 +101,7 @@ class Lifecycle:
         core = self.core
         runtime = core.runtime(one)
         spec.check_capabilities(core, one)
+        check_fixed(core, one)
         async with contextlib.AsyncExitStack() as undo:
             rootfs = await core.images.rootfs(core.images.find(one.image_id))
             for point in one.mounts:

@@ -6,7 +6,7 @@ import re
 
 from gemel.engine import filters, spec
 from gemel.engine.core import Core
-from gemel.engine.endpoints import DEFAULT, default_network, make, place
+from gemel.engine.endpoints import DEFAULT, check_fixed, default_network, make, place
 from gemel.engine.facade import Filters, Json, Jsons
 from gemel.engine.records import Container
 from gemel.errors import Conflict, InvalidInput, NotFound, Unsupported
@@ -193,6 +193,7 @@ class Networks:
             core.promised.discard((network.id, end.address))
             if running:
                 try:
+                    check_fixed(core, one)
                     interface = spec.interfaces(core, one)[-1]
                     await core.net.connect(one.id, core.paths.netns(one.id), interface)
                 except BaseException:
