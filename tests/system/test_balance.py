@@ -6,7 +6,6 @@ import collections
 import socket
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,20 +88,8 @@ class Mixed(App):
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[EngineProcess]:
-    """An engine of this file's own: one of its tests kills it."""
-    engine = EngineProcess()
-    try:
-        engine.start()
-        engine.import_busybox()
-        yield engine
-    finally:
-        engine.stop()
-
-
-@pytest.fixture(scope="module")
-def mixed(own: EngineProcess, tmp_path_factory: pytest.TempPathFactory) -> Mixed:
-    return Mixed(own, tmp_path_factory.mktemp("mixed"))
+def mixed(engine: EngineProcess, tmp_path_factory: pytest.TempPathFactory) -> Mixed:
+    return Mixed(engine, tmp_path_factory.mktemp("mixed"))
 
 
 def test_a_name_leads_evenly_to_containers_and_micro_vms(mixed: Mixed) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from gemel.engine import resolve, spec, suits, volumes
+from gemel.engine import mountspecs, resolve, spec, suits, volumes
 from gemel.engine.choosing import facts
 from gemel.engine.core import Core
 from gemel.engine.endpoints import endpoints
@@ -83,7 +83,7 @@ async def create(core: Core, request: CreateRequest, name: str, platform: str = 
 async def _storage(core: Core, one: Container) -> None:
     """Mounts, volumes and the writable layer; what it had made is taken back if it fails."""
     host = one.request.host_config or HostConfig()
-    one.mounts = resolve.mounts(one.request, _from_others(core, host))
+    one.mounts = mountspecs.mounts(one.request, _from_others(core, host))
     made = await _make_sources(core, one)
     try:
         await volumes.fill(core, one)

@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from gemel.engine import filters, resolve
+from gemel.engine import filters, mountspecs
 from gemel.engine.core import Core
 from gemel.engine.facade import Filters, Json
 from gemel.engine.records import Container, Volume, now
@@ -147,7 +147,7 @@ class Volumes:
                 f'plugin "{request.driver}" not found',
                 resolution="gemel has the driver local",
             )
-        name = resolve.volume_name(request.name) if request.name else secrets.token_hex(32)
+        name = mountspecs.volume_name(request.name) if request.name else secrets.token_hex(32)
         known = self.core.volumes.get(name)
         if known is not None:
             if (request.driver_opts or {}) != known.options:

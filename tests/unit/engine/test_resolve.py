@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gemel.engine import resolve
+from gemel.engine import mountspecs, resolve
 from gemel.errors import InvalidInput, Unsupported
 from gemel.model.docker import (
     CreateRequest,
@@ -119,21 +119,21 @@ def test_what_is_no_signal_is_refused(text: str) -> None:
 
 
 def test_binds() -> None:
-    point = resolve.bind("/src:/dst/../data:ro")
+    point = mountspecs.bind("/src:/dst/../data:ro")
     assert (point.kind, point.source, point.target, point.readonly) == (
         "bind",
         "/src",
         "/data",
         True,
     )
-    point = resolve.bind("cache:/var/cache:nocopy")
+    point = mountspecs.bind("cache:/var/cache:nocopy")
     assert (point.kind, point.name, point.nocopy) == ("volume", "cache", True)
 
 
 @pytest.mark.parametrize("text", ["/a:b", "/a:/", "a/b:/x", "/a:/b:nonsense", ":/x", "/a:/b:ro:z"])
 def test_binds_that_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
-        resolve.bind(text)
+        mountspecs.bind(text)
 
 
 def test_explicit_mounts_win_over_the_images_volumes() -> None:
@@ -145,7 +145,7 @@ def test_explicit_mounts_win_over_the_images_volumes() -> None:
             tmpfs={"/run": "size=1m,mode=755"},
         ),
     )
-    points = {p.target: p for p in resolve.mounts(resolve.effective(request, IMAGE), [])}
+    points = {p.target: p for p in mountspecs.mounts(resolve.effective(request, IMAGE), [])}
     assert points["/data"].source == "/mine"
     assert points["/scratch"].size == 4096
     assert (points["/run"].size, points["/run"].mode) == (1 << 20, 0o755)
@@ -154,7 +154,7 @@ def test_explicit_mounts_win_over_the_images_volumes() -> None:
 def test_one_target_twice_is_refused() -> None:
     request = CreateRequest(image="x", host_config=HostConfig(binds=["/a:/x", "b:/x"]))
     with pytest.raises(InvalidInput, match="Duplicate mount point: /x"):
-        resolve.mounts(resolve.effective(request, IMAGE), [])
+        mountspecs.mounts(resolve.effective(request, IMAGE), [])
 
 
 def test_ports() -> None:
