@@ -107,6 +107,11 @@ class FakeEngine:
         await self.lifecycle.start(one)
         return one
 
+    def alive(self, one: Container) -> bool:
+        """Whether it runs, as the engine has it and in truth."""
+        run = self.world.runs.get(one.id)
+        return one.state.running and one.state.pid != 0 and run is not None and not run.ended
+
     async def until(self, holds: Callable[[], object]) -> None:
         """Waits for a condition."""
         async with asyncio.timeout(DEADLINE):
@@ -118,6 +123,7 @@ class FakeEngine:
         if self._crashed:
             return
         self._crashed = True
+        await asyncio.sleep(0)  # tasks that have just been made begin
         await self.core.close_tasks()
         await self.core.rotation.close()
         await self.core.runtimes[RuntimeName.CONTAINER].close()

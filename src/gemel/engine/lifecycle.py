@@ -24,6 +24,7 @@ from gemel.errors import (
     CommandNotRunnable,
     Conflict,
     GemelError,
+    NotFound,
     NotModified,
     Unsupported,
 )
@@ -34,6 +35,7 @@ BACKOFF = 0.1
 BACKOFF_MAX = 60.0
 STEADY = 10.0
 """Seconds after which a start counts as good and the backoff begins anew."""
+LOST = "nothing is left of its run: the machine was restarted, or the engine killed at its end"
 KILL_WAIT = 20.0
 """Seconds in which a killed instance must be gone."""
 
@@ -184,7 +186,10 @@ class Lifecycle:
             await self._kill_hard(one, live)
 
     async def _until_end(self, one: Container) -> None:
-        exit = await self.core.runtime(one).wait(one.id)
+        try:
+            exit = await self.core.runtime(one).wait(one.id)
+        except NotFound:  # taken up, and what its end would have left is gone
+            exit = Exit(status=137, finished_at=time.time(), error=LOST)
         live = self.core.live[one.id]
         async with live.lock:
             await self._ended(one, live, exit)

@@ -45,7 +45,7 @@ async def test_an_end_is_kept(engine: FakeEngine) -> None:
     one = await engine.run("sh", "-c", "exit 3")
     await engine.until(lambda: one.state.status == "exited")
     assert (one.state.exit_code, one.state.pid, one.state.oom) == (3, 0, False)
-    assert not engine.network.namespaces
+    await engine.until(lambda: not engine.network.namespaces)
     killed = await engine.run("sleep", "1000")
     engine.world.end(killed.id, 137, oom=True)
     await engine.until(lambda: killed.state.status == "exited")
@@ -68,7 +68,7 @@ async def test_always_comes_back_unless_its_user_stopped_it(engine: FakeEngine) 
     one = await engine.run("sleep", "1000", host=policy("always"))
     for times in (1, 2, 3):
         engine.world.end(one.id, 0)
-        await engine.until(lambda n=times: one.state.restarts == n and one.state.running)
+        await engine.until(lambda n=times: one.state.restarts == n and engine.alive(one))
     await engine.lifecycle.stop(one, 0, "")
     live = engine.core.live[one.id]
     assert one.state.status == "exited" and live.settled.is_set()
@@ -102,7 +102,7 @@ async def test_a_start_that_fails_leaves_its_reason(engine: FakeEngine) -> None:
     again = await engine.run("sleep", "1000", host=policy("always"))
     engine.world.failures += [Failed("no room"), Failed("no room")]
     engine.world.end(again.id, 1)
-    await engine.until(lambda: again.state.running and again.state.restarts == 3)
+    await engine.until(lambda: engine.alive(again) and again.state.restarts == 3)
     assert not engine.world.failures
 
 
@@ -204,6 +204,7 @@ async def test_the_next_engine_takes_up_what_is_there(engine: FakeEngine) -> Non
     comes_back = await engine.run("sleep", "1000", host=policy("unless-stopped"))
     stopped = await engine.run("sleep", "1000", host=policy("always"))
     await engine.lifecycle.stop(stopped, 0, "")
+    await engine.until(lambda: not engine.core.live[stopped.id].tasks)  # its end is kept
     await engine.crash()
     engine.world.end(ends.id, 9)
     engine.world.end(comes_back.id, 1)
@@ -219,5 +220,24 @@ async def test_the_next_engine_takes_up_what_is_there(engine: FakeEngine) -> Non
         # an end that comes later is seen as well
         after.world.end(runs.id, 4)
         await after.until(lambda: core[runs.id].state.exit_code == 4)
+    finally:
+        await after.crash()
+
+
+async def test_after_a_restart_of_the_machine_nothing_runs_that_is_not_there(
+    engine: FakeEngine,
+) -> None:
+    lost = await engine.run("sleep", "1000")
+    comes_back = await engine.run("sleep", "1000", host=policy("always"))
+    await engine.crash()
+    await engine.world.close()
+    after = FakeEngine(engine.paths, engine.world)
+    await after.open()
+    try:
+        core = after.core.containers
+        await after.until(lambda: core[lost.id].state.status == "exited")
+        assert core[lost.id].state.exit_code == 137
+        assert "the machine was restarted" in core[lost.id].state.error
+        await after.until(lambda: after.alive(core[comes_back.id]))
     finally:
         await after.crash()
