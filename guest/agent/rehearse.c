@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -31,9 +32,11 @@
 
 #define DEADLINE_MS 25000
 #define DISKS_MS 5000
+#define PEER_MS 1000
 
 struct play {
 	struct bytes config, start;
+	struct sockaddr_in peer; /* outside, who takes connections; port 0: nobody */
 };
 
 /* A connection within the guest, which is reset, so that no port is taken by it afterwards. */
@@ -64,6 +67,24 @@ static bool talk(void)
 	}
 	close(listener);
 	return done;
+}
+
+/* The same with the world outside, as far as it answers. */
+static void talk_to(const struct sockaddr_in *peer)
+{
+	struct linger reset = {1, 0};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct pollfd wait = {fd, POLLOUT, 0};
+
+	if (fd < 0)
+		return;
+	if (connect(fd, (const struct sockaddr *)peer, sizeof *peer) == 0 ||
+	    (errno == EINPROGRESS && poll(&wait, 1, PEER_MS) > 0)) {
+		for (int i = 0; i < 3 && write(fd, "ask", 3) == 3; i++)
+			usleep(2000);
+	}
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	close(fd);
 }
 
 /* Starts the program as the service's first process is, and waits for its end. */
@@ -106,6 +127,8 @@ static _Noreturn void understudy(const struct play *play, int report)
 	       perform(play, error, sizeof error);
 	if (done && !(done = talk()))
 		snprintf(error, sizeof error, "no connection: %s", strerror(errno));
+	if (done && play->peer.sin_port)
+		talk_to(&play->peer);
 	net_undo();
 	config_undo();
 	umount2(LOWER, 0);
@@ -158,11 +181,23 @@ static void play_it(const struct play *play, char *error, size_t size)
 	close(report[0]);
 }
 
+static void note_peer(const struct record *record, struct sockaddr_in *peer)
+{
+	char *address = record_text(record, 1);
+	uint64_t port;
+
+	peer->sin_family = AF_INET;
+	if (address && inet_pton(AF_INET, address, &peer->sin_addr) == 1 &&
+	    record_number(record, 2, 65535, &port))
+		peer->sin_port = htons((uint16_t)port);
+	free(address);
+}
+
 void rehearse(struct link *link, const uint8_t *data, size_t length)
 {
 	struct records all = {data, length};
 	struct record record;
-	struct play play = {{NULL, 0}, {NULL, 0}};
+	struct play play = {.config = {NULL, 0}};
 	char error[512] = "";
 	int next;
 
@@ -171,6 +206,8 @@ void rehearse(struct link *link, const uint8_t *data, size_t length)
 			play.config = record.at[1];
 		else if (record_is(&record, "start", 1))
 			play.start = record.at[1];
+		else if (record_is(&record, "peer", 2))
+			note_peer(&record, &play.peer);
 		else if (config_always(&record, error, sizeof error) > 0)
 			*error = 0;
 		else

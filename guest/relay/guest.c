@@ -353,6 +353,22 @@ static bool is_late(const struct relay *r)
     return r->times_sent < CLOCK_TRIES && now_ms() - r->time_sent > CLOCK_ERROR_MS;
 }
 
+void guest_configured(struct relay *r)
+{
+    r->configured = false;
+    r->state = STARTING;
+    note_time(r, "the guest is set up");
+    if (warm_is_copy(r)) {
+        r->service_out_credit = r->service_in_credit = WINDOW;
+        warm_connect(r);
+        return;
+    }
+    if (!r->launch.source || !r->launch.cloning)
+        qmp_close(r);
+    r->start_due = true;
+    guest_start(r);
+}
+
 static void control_frame(struct relay *r, const struct frame *f)
 {
     char text[1024];
@@ -389,17 +405,9 @@ static void control_frame(struct relay *r, const struct frame *f)
             guest_send_time(r);
             break;
         }
-        r->state = STARTING;
-        note_time(r, "the guest is set up");
-        if (warm_is_copy(r)) {
-            r->service_out_credit = r->service_in_credit = WINDOW;
-            warm_connect(r);
-            break;
-        }
-        if (!r->launch.source || !r->launch.cloning)
-            qmp_close(r);
-        r->start_due = true;
-        guest_start(r);
+        r->configured = true;
+        if (!r->mover)
+            guest_configured(r);
         break;
     case G_ERROR:
         clean_text(text, sizeof text, f->payload + (f->length > 0), f->length - (f->length > 0));

@@ -404,6 +404,7 @@ static void detach(int ready)
 int main(int argc, char **argv)
 {
     struct relay *r = &relay;
+    r->host_net = r->peer = -1;
     r->agent = r->errors = r->qmp = r->watch = r->jumps = r->listener = r->signals = r->guest_log = r->log.fd = -1;
     r->ready = argc == 2 ? atoi(argv[1]) : -1;
     r->next_session = 2;

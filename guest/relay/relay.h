@@ -67,6 +67,9 @@ struct relay {
     bool taken;       /* the VMM stood by, and is an instance's now */
     struct queue orders;  /* the instance's records, not whole yet */
     int taps[MAX_TAPS];   /* of a VM that stands by: they become the instance's */
+    int host_net, peer;   /* then: the host's network namespace, and who listens to the guest */
+    pid_t mover;          /* has the taps become the instance's */
+    bool configured;      /* the guest is set up, and waits for that */
     bool again;       /* it failed before its service was to start: another way is tried */
     bool fell_back;   /* the clone did not come up: a cold boot is due, or done */
     char because[400]; /* why */
@@ -112,9 +115,12 @@ void vm_hear_errors(struct relay *r);
 void standby_rehearse(struct relay *r);
 void standby_ready(struct relay *r);
 void standby_read(struct relay *r);
+/* Whether the process that ended was the one that moves the taps. */
+bool standby_moved(struct relay *r, pid_t pid, int status);
 
 /* guest.c */
 void guest_up(struct relay *r);
+void guest_configured(struct relay *r);
 void guest_put_fresh(struct relay *r, struct queue *q);
 void guest_read(struct relay *r);
 void guest_send(struct relay *r, uint32_t session, uint8_t type, uint8_t flags, const void *data,

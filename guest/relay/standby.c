@@ -5,18 +5,14 @@
  * those of the rehearsal, and goes on as with any clone. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/ethtool.h>
-#include <linux/if_tun.h>
-#include <linux/rtnetlink.h>
-#include <linux/sockios.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "relay.h"
+#include "standbynet.h"
 
 enum { FIRST_SET = 64 }; /* of the descriptors that the VMM is handed; as in standby.py */
 
@@ -36,6 +32,7 @@ void standby_rehearse(struct relay *r)
 
 void standby_ready(struct relay *r)
 {
+    standbynet_quiet(r);
     r->state = STANDING_BY;
     r->deadline = 0;
     relay_tell(r, "standby\n");
@@ -82,81 +79,6 @@ static void hand_over_disks(struct relay *r, const struct launch *next)
         qmp_plug(r, next->adopt);
 }
 
-static int delete_interface(unsigned index)
-{
-    struct {
-        struct nlmsghdr head;
-        struct ifinfomsg link;
-    } request = {.head = {.nlmsg_len = sizeof request, .nlmsg_type = RTM_DELLINK,
-                          .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
-                 .link = {.ifi_index = (int)index}};
-    char answer[512];
-    struct nlmsghdr *head = (struct nlmsghdr *)answer;
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    ssize_t got = fd < 0 ? -1 : send(fd, &request, sizeof request, 0);
-    if (got > 0)
-        got = recv(fd, answer, sizeof answer, 0);
-    if (fd >= 0)
-        close(fd);
-    if (got < (ssize_t)NLMSG_LENGTH(sizeof(struct nlmsgerr)) || head->nlmsg_type != NLMSG_ERROR)
-        return -1;
-    errno = -((struct nlmsgerr *)NLMSG_DATA(head))->error;
-    return errno ? -1 : 0;
-}
-
-/* What the VMM has set at the interface, as far as it can be read: the guest has agreed to all
- * of the offloads or to none. */
-static unsigned offloads(const char *name)
-{
-    struct ethtool_value value = {.cmd = ETHTOOL_GTSO};
-    struct ifreq request = {.ifr_data = (char *)&value};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    memcpy(request.ifr_name, name, strlen(name) + 1);
-    int done = fd < 0 ? -1 : ioctl(fd, SIOCETHTOOL, &request);
-    if (fd >= 0)
-        close(fd);
-    return done == 0 && value.data ? TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN : 0;
-}
-
-/* The VMM's end of a tap goes from the rehearsal's interface, which ends, to the instance's: the
- * open file is the same in both processes. The VMM has set things at the interface, which are set
- * at the new one. -1 with errno. */
-static int move_tap(int fd, const char *from, const char *to)
-{
-    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    int header = 0, room = 0x7fffffff;
-    if (strlen(from) >= IFNAMSIZ || strlen(to) >= IFNAMSIZ || !if_nametoindex(to)) {
-        errno = ENODEV;
-        return -1;
-    }
-    unsigned wanted = offloads(from);
-    if (ioctl(fd, TUNGETVNETHDRSZ, &header) != 0 || delete_interface(if_nametoindex(from)) != 0)
-        return -1;
-    memcpy(request.ifr_name, to, strlen(to));
-    if (ioctl(fd, TUNSETIFF, &request) != 0 || ioctl(fd, TUNSETVNETHDRSZ, &header) != 0 ||
-        ioctl(fd, TUNSETSNDBUF, &room) != 0)
-        return -1;
-    if (wanted && ioctl(fd, TUNSETOFFLOAD, wanted | TUN_F_UFO) == 0)
-        return 0; /* kernels without UFO refuse it */
-    return ioctl(fd, TUNSETOFFLOAD, wanted);
-}
-
-static bool move_taps(struct relay *r, const struct launch *next)
-{
-    for (size_t i = 0; i < next->n_taps; i++) {
-        int done = move_tap(r->taps[i], r->launch.taps[i].name, next->taps[i].name);
-        int error = errno;
-        close(r->taps[i]);
-        r->taps[i] = -1;
-        if (done != 0) {
-            relay_fail(r, "failed", "cannot take over the tap %s: %s", next->taps[i].name,
-                       strerror(error));
-            return false;
-        }
-    }
-    return true;
-}
-
 /* Leaves what was the relay's own while nobody needed the VM. */
 static void leave(struct relay *r)
 {
@@ -185,7 +107,7 @@ static void take_over(struct relay *r)
     r->launched_at = now_ms();
     r->cpu_before = vm_cpu_ms(r);
     hand_over_disks(r, &next);
-    if (r->state == DONE || !move_taps(r, &next))
+    if (r->state == DONE || !standbynet_move(r, &next))
         return;
     next.memory_from = r->launch.memory_from;
     next.state_from = r->launch.state_from;
@@ -201,6 +123,19 @@ static void take_over(struct relay *r)
     r->taken = true;
     r->deadline = now_ms() + r->launch.config_ms;
     relay_tell(r, "taken\n");
+}
+
+bool standby_moved(struct relay *r, pid_t pid, int status)
+{
+    if (!r->mover || pid != r->mover)
+        return false;
+    r->mover = 0;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        relay_fail(r, "failed", "its networks cannot be taken over: %s",
+                   WIFEXITED(status) ? strerror(WEXITSTATUS(status)) : "killed");
+    else if (r->configured)
+        guest_configured(r);
+    return true;
 }
 
 void standby_read(struct relay *r)

@@ -17,6 +17,7 @@
 #include "child.h"
 #include "memory.h"
 #include "relay.h"
+#include "standbynet.h"
 #include "watch.h"
 
 struct opened {
@@ -81,7 +82,7 @@ static bool open_devices(struct relay *r, struct opened *o)
             return false;
         }
     }
-    return true;
+    return !l->standby_fd || standbynet_open(r);
 }
 
 /* A file server takes a listening socket. We connect to it ourselves and hand the connection to
@@ -272,8 +273,10 @@ static void ended(struct relay *r, pid_t pid)
 void vm_reap(struct relay *r)
 {
     pid_t pid;
-    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
-        ended(r, pid);
+    int status;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        if (!standby_moved(r, pid, status))
+            ended(r, pid);
 }
 
 /* Kills whatever runs still, and waits for it: 3 s at most. */
@@ -306,7 +309,8 @@ void vm_end(struct relay *r)
     r->agent = r->errors = -1;
     qmp_close(r);
     warm_end(r);
-    r->saving = r->plugging = false;
+    r->saving = r->plugging = r->configured = false;
+    r->mover = 0;
     queue_take(&r->from_guest, queue_used(&r->from_guest));
     queue_take(&r->to_guest, queue_used(&r->to_guest));
 }

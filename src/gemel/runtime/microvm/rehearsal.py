@@ -17,6 +17,8 @@ from gemel.runtime.microvm import setup
 from gemel.runtime.microvm.machine import Disk
 from gemel.runtime.microvm.protocol import Record, encode_records
 
+#: Where the relay listens while it is rehearsed (guest/relay/standbynet.c).
+_GATEWAY, _PORT = "192.0.2.1", 7000
 _FOLDERS = ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var")
 _FILES = {"etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n", "etc/group": b"root:x:0:\n"}
 #: A shell that forks, a pipe, a file of the writable layer, a program that is looked for.
@@ -81,14 +83,16 @@ def records(nics: int) -> list[Record]:
     config: list[Record] = list(setup.config_records(spec, {}, {}))
     for name in ("hosts", "hostname", "resolv.conf"):
         config.append(("file", f"/etc/{name}", "644", "0", "0", b"rehearsal\n"))
+    peer: list[Record] = [("peer", _GATEWAY, str(_PORT))] if nics else []
     return [
+        *peer,
         ("config", encode_records(config)),
         ("start", encode_records(list(setup.start_records(spec)))),
     ]
 
 
 def _interface(number: int) -> Interface:
-    """In a network for examples (RFC 5737), which no packet leaves: the tap is on no bridge."""
+    """In a network for examples (RFC 5737), which no packet leaves; the first has _GATEWAY."""
     return Interface(
         name=f"eth{number}",
         host="",
