@@ -21,6 +21,7 @@ from bench.parts import (
     storage,
     streams,
     vm,
+    warm,
 )
 from bench.peers import Field
 
@@ -33,6 +34,7 @@ PARTS: Mapping[str, Part] = {
     "compose": compose.run,
     "vm": vm.run,
     "bind": vm.run_bind,
+    "warm": warm.run,
     "storage": storage.run,
     "bare": bare.run,
     "clones": clones.run,
