@@ -106,6 +106,14 @@ bool cgroup_is_frozen(void)
 	       field(text, "frozen") == 1;
 }
 
+bool cgroup_has_groups(void)
+{
+	char text[256];
+
+	return get_file(SERVICE_GROUP "/cgroup.stat", text, sizeof text) <= 0 ||
+	       field(text, "nr_descendants") > 0;
+}
+
 void cgroup_signal(int number)
 {
 	char text[16384], *at = text, *end;

@@ -20,6 +20,7 @@ void cgroup_end_hook(void);
 bool cgroup_limit(const struct program *program, char *error, size_t size);
 bool cgroup_freeze(bool frozen);
 bool cgroup_is_frozen(void);
+bool cgroup_has_groups(void); /* that the service has made below its own */
 void cgroup_signal(int number);
 unsigned long cgroup_oom_kills(void);
 

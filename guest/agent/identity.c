@@ -50,7 +50,7 @@ static void sockets_of(pid_t pid, void (*visit)(int fd))
 		close(process);
 }
 
-static void each_socket(void (*visit)(int fd))
+static void each_socket_of_all(void (*visit)(int fd))
 {
 	struct dirent *entry;
 	DIR *folder = opendir("/proc");
@@ -62,6 +62,23 @@ static void each_socket(void (*visit)(int fd))
 	}
 	if (folder)
 		closedir(folder);
+}
+
+/* Of the service's processes: those of its control group. One that has made groups below may have
+ * any process in them, so all there are are looked at. */
+static void each_socket(void (*visit)(int fd))
+{
+	static char pids[65536];
+	long length = cgroup_has_groups() ? -1 : get_file(SERVICE_GROUP "/cgroup.procs", pids,
+							  sizeof pids);
+	char *at = pids, *end;
+
+	if (length <= 0 || length >= (long)sizeof pids - 1) {
+		each_socket_of_all(visit);
+		return;
+	}
+	for (long pid; (pid = strtol(at, &end, 10)) > 0 && end != at; at = end)
+		sockets_of((pid_t)pid, visit);
 }
 
 static int option(int fd, int name)
@@ -120,13 +137,17 @@ static void empty_queue(int listener)
 	}
 }
 
+static bool datagrams; /* there is one that is to be connected again */
+
 static void drop_connection(int fd)
 {
 	struct sockaddr_storage peer;
 	socklen_t length;
 
-	if (!is_internet(fd, SOCK_STREAM))
+	if (!is_internet(fd, SOCK_STREAM)) {
+		datagrams |= is_internet(fd, SOCK_DGRAM);
 		return;
+	}
 	if (option(fd, SO_ACCEPTCONN) == 1)
 		empty_queue(fd);
 	else if (leads_out(fd, &peer, &length) || errno == ENOTCONN)
@@ -179,7 +200,7 @@ bool identity_apply(const uint8_t *data, size_t length, char *error, size_t size
 	}
 	if (next < 0)
 		snprintf(error, size, "an IDENTITY that is cut short");
-	else
+	else if (datagrams)
 		each_socket(connect_again);
 	return next == 0;
 }

@@ -18,6 +18,7 @@
 #include "config.h"
 #include "identity.h"
 #include "link.h"
+#include "net.h"
 #include "procs.h"
 #include "protocol.h"
 #include "rehearse.h"
@@ -213,6 +214,8 @@ static void take_control(const struct frame *frame)
 	case H_THAW:
 		cgroup_freeze(false);
 		answer_frozen(false);
+		link_flush(host);
+		net_settle();
 		break;
 	default:
 		link_log(host, "a frame of unknown type %u", frame->type);

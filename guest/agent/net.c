@@ -260,14 +260,13 @@ static bool read_nic(const struct nic *nic, struct wanted *out, char *error, siz
 	return true;
 }
 
-static bool set_addresses(int index, const struct nic *nic, const struct wanted *wanted,
+/* The interface's address and route; `up`: it is not up yet. */
+static bool set_addresses(int index, const struct nic *nic, const struct wanted *wanted, bool up,
 			  char *error, size_t size)
 {
-	if (nic->mtu && set_link(index, IFLA_MTU, &nic->mtu, sizeof nic->mtu) < 0)
-		return fail(error, size, "set MTU", nic->name);
 	if (*nic->address && set_address(index, wanted->address, wanted->prefix) < 0)
 		return fail(error, size, "set address", nic->name);
-	if (set_up(index, true) < 0)
+	if (up && set_up(index, true) < 0)
 		return fail(error, size, "up", nic->name);
 	if (*nic->gateway && nic->default_route && set_default_route(index, wanted->gateway) < 0)
 		return fail(error, size, "set default route", nic->name);
@@ -290,7 +289,9 @@ bool net_configure(const struct nic *nic, char *error, size_t size)
 		return false;
 	if (!same && set_link(index, IFLA_ADDRESS, wanted.mac, sizeof wanted.mac) < 0)
 		return fail(error, size, "set MAC", nic->name);
-	return set_addresses(index, nic, &wanted, error, size);
+	if (nic->mtu && set_link(index, IFLA_MTU, &nic->mtu, sizeof nic->mtu) < 0)
+		return fail(error, size, "set MTU", nic->name);
+	return set_addresses(index, nic, &wanted, true, error, size);
 }
 
 /* Takes every IPv4 address away, and with them the routes. */
@@ -314,16 +315,28 @@ static bool drop_addresses(const char *name)
 	return fd >= 0 && left >= 0;
 }
 
-/* An address of the link that was made of the former MAC goes, one of the new comes. */
-static void renew_ipv6(const char *name)
+/* Interfaces with an IPv6 address that was made of their former MAC. */
+static int stale[NICS_MAX];
+static unsigned stale_count;
+
+static void renew_ipv6(int index)
 {
-	char path[96], now[8];
+	char path[96], now[8], name[IF_NAMESIZE];
+
+	if (!if_indextoname((unsigned)index, name))
+		return;
 
 	snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name);
 	if (get_file(path, now, sizeof now) <= 0 || *now != '0')
 		return;
 	put_file(path, "1");
 	put_file(path, "0");
+}
+
+void net_settle(void)
+{
+	while (stale_count > 0)
+		renew_ipv6(stale[--stale_count]);
 }
 
 bool net_readdress(const struct nic *nic, char *error, size_t size)
@@ -340,8 +353,9 @@ bool net_readdress(const struct nic *nic, char *error, size_t size)
 		return fail(error, size, "take the address from", nic->name);
 	if (set_link(index, IFLA_ADDRESS, wanted.mac, sizeof wanted.mac) < 0)
 		return fail(error, size, "set MAC", nic->name);
-	renew_ipv6(nic->name);
-	return set_addresses(index, nic, &wanted, error, size);
+	if (stale_count < NICS_MAX)
+		stale[stale_count++] = index;
+	return set_addresses(index, nic, &wanted, false, error, size);
 }
 
 void net_undo(void)

@@ -20,7 +20,10 @@ bool net_configure(const struct nic *nic, char *error, size_t size);
 /* Takes back what was configured, but for MACs and names. */
 void net_undo(void);
 
-/* Gives an interface that has this name already another MAC and address. */
+/* Gives an interface that has this name already, and is up, another MAC and address. */
 bool net_readdress(const struct nic *nic, char *error, size_t size);
+
+/* What of that takes its time and nobody waits for: addresses of the link (IPv6) are renewed. */
+void net_settle(void);
 
 #endif

@@ -216,6 +216,18 @@ static bool mount_entry(int root, const struct mount_entry *entry, char *error, 
 			    NULL, error, size);
 }
 
+bool root_has(const char *path)
+{
+	int root = open(ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int fd = root < 0 ? -1 : open_inside(root, path, O_PATH, 0);
+
+	if (fd >= 0)
+		close(fd);
+	if (root >= 0)
+		close(root);
+	return fd >= 0;
+}
+
 bool root_pivot(const char *base, char *error, size_t size)
 {
 	if (chdir(base) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||

@@ -15,6 +15,9 @@ bool root_enter(const struct program *program, char *error, size_t size);
 bool root_fill(const char *base, const struct program *program, bool all, char *error,
 	       size_t size);
 
+/* Whether the service's root has that path, as far as can be told without entering it. */
+bool root_has(const char *path);
+
 /* Makes the folder `base`, a mount, this process's root. */
 bool root_pivot(const char *base, char *error, size_t size);
 

@@ -14,6 +14,7 @@
 #include "cgroup.h"
 #include "debug.h"
 #include "protocol.h"
+#include "root.h"
 #include "start.h"
 
 #define READ_SIZE (LINK_WRITE - FRAME_HEADER)
@@ -77,6 +78,12 @@ void session_start(struct link *link, uint32_t id, const struct program *program
 	struct session *session = must_alloc(sizeof *session);
 	char error[512] = "";
 
+	if (program->hook && program->args.count > 0 && *program->args.at[0] == '/' &&
+	    !root_has(program->args.at[0])) { /* most images have none: no process for that */
+		session_error(link, id, ERROR_NOT_FOUND, "no such file or directory");
+		free(session);
+		return;
+	}
 	session->id = id;
 	session->credit = WINDOW;
 	session->tty = program->tty || program->disk;

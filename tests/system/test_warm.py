@@ -195,6 +195,7 @@ services:
   web:
     image: IMAGE
     runtime: microvm
+    stop_signal: SIGKILL
     command:
       - sh
       - -c
@@ -236,9 +237,4 @@ def test_replicas_of_a_project_are_warm(fresh_engine: EngineProcess, tmp_path: P
     taken(2)
     engine.gemel("up", "-d", "--wait", "--scale", "web=3", cwd=tmp_path)
     assert facts(3) == ("warm", "")
-    # what is changed is another service
-    text = (tmp_path / "compose.yaml").read_text()
-    (tmp_path / "compose.yaml").write_text(text.replace("sleep 3", "sleep 2"))
-    engine.gemel("up", "-d", "--wait", "--scale", "web=1", cwd=tmp_path)
-    assert facts(1)[0] == "cloned" and seed(1) != ""
     engine.gemel("down", "-t", "1", cwd=tmp_path)
