@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -72,6 +74,39 @@ def patient(engine: EngineProcess) -> str:
     return engine.gemel("exec", "-T", "asker", "sh", "-c", shell, check=False).stdout.strip()
 
 
+def met(engine: EngineProcess) -> list[tuple[int | None, list[dict[str, Any]]]]:
+    """Status and faults of the calls that are recorded, oldest first, once there are some."""
+    deadline = time.monotonic() + 20
+    while True:
+        lines = engine.gemel("traffic", "--all", "--to", "web", "--format", "json").stdout
+        calls = [json.loads(line) for line in lines.splitlines()]
+        if any(call.get("faults") for call in calls):
+            return [(call["status"], call.get("faults", [])) for call in calls]
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.3)
+
+
+def marked(engine: EngineProcess, words: str) -> None:
+    """The newest call and trace that met a fault tell it."""
+    found = [faults for _, faults in met(engine) if faults]
+    assert found[-1][-1]["Fault"] == words
+    table = engine.gemel("traffic", "--all", "--to", "web").stdout
+    row = [line for line in table.splitlines() if f"⚡ {words}" in line][-1]
+    assert row.endswith(words if found[-1][-1]["Sure"] else f"{words} ~")
+    whole = engine.gemel("traffic", "show", row.split()[0]).stdout
+    assert f"⚡ fault {found[-1][-1]['Id']}: {words}" in whole
+    deadline = time.monotonic() + 20
+    while not any(f"⚡ fault {found[-1][-1]['Id']}: {words}" in one for one in drawn(engine)):
+        assert time.monotonic() < deadline, list(drawn(engine))
+        time.sleep(0.3)
+
+
+def drawn(engine: EngineProcess) -> Iterator[str]:
+    """The newest traces, drawn."""
+    for line in engine.gemel("traces", "--all", "-n", "5", "--format", "json").stdout.splitlines():
+        yield engine.gemel("trace", json.loads(line)["Id"], check=False).stdout
+
+
 @pytest.mark.parametrize("runtime", ["container", "microvm"])
 def test_delays_and_http_faults(engine: EngineProcess, runtime: str) -> None:
     """Between a container or a micro VM that asks and a container that answers."""
@@ -80,24 +115,30 @@ def test_delays_and_http_faults(engine: EngineProcess, runtime: str) -> None:
     run(engine, "asker", "sleep", "1000", runtime=runtime)
     try:
         until_it_answers(engine)
+        engine.ok("POST", "/gemel/traffic")
         made = engine.gemel("fault", "add", "asker", "web", "--latency", "1s", "--jitter", "100ms")
         assert "latency 1000ms ± 100ms between" in made.stdout
         took, got = fetch(engine)
         assert took >= 0.8 and got.endswith("hi")
+        marked(engine, "latency 1000ms ± 100ms")
         time.sleep(8)  # longer than the kernel holds it by itself
         assert fetch(engine)[0] >= 0.8
         engine.gemel("fault", "clear")
         assert fetch(engine)[1].endswith("hi")
         engine.gemel("fault", "add", "asker", "web", "--http-status", "503", "--port", "80")
         assert "503 Service" in patient(engine)
+        marked(engine, "HTTP 503, port 80")
         assert "asker → web" in engine.gemel("fault", "list").stdout
         engine.gemel("fault", "clear")
         engine.gemel("fault", "add", "asker", "web", "--http-delay", "3s", "--for", "60s")
         assert not answers(engine)  # it hangs up after 0.3 s: there is a head, and no body yet
         assert patient(engine).endswith("hi")
+        marked(engine, "body 3s late")
         engine.gemel("fault", "clear")
         assert fetch(engine)[1].endswith("hi")
+        assert met(engine)[-1] == (200, [])
     finally:
+        engine.ok("DELETE", "/gemel/traffic")
         engine.call("DELETE", "/gemel/faults")
         for name in ("web", "asker"):
             engine.ok("DELETE", f"/containers/{name}?force=1")

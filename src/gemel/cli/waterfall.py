@@ -80,7 +80,8 @@ def _branches(spans: list[Json]) -> list[str]:
 
 def _line(span: Json, mark: str, names: int, bar: str) -> str:
     service, name = clean(span["Service"]), clean(span["Name"])
-    flags = (" ~" if span["Inferred"] else "") + _status(span)
+    met = " ⚡" if span.get("Faults") else ""
+    flags = (" ~" if span["Inferred"] else "") + met + _status(span)
     room = max(4, names - len(mark) - len(service) - 2 - len(flags))
     if len(name) > room:
         name = name[: room - 1] + "…"
@@ -116,6 +117,10 @@ def _legend(spans: list[Json], trace: Json) -> list[str]:
         notes.append("~ the caller is inferred from time and connection, not named")
     if {span["Source"] for span in spans} == {"observed", "otlp"}:
         notes.append("lines of OpenTelemetry and observed calls, joined")
+    met = {one["Id"]: one for span in spans for one in span.get("Faults") or []}
+    for one in met.values():
+        how = "" if one["Sure"] else " held on its edge at the time"
+        notes.append(f"⚡ fault {one['Id']}: {one['Fault']}{how}")
     if trace.get("Truncated"):
         notes.append(f"only the first {len(spans)} spans are shown")
     logs = [

@@ -13,6 +13,7 @@ from gemel.engine.dashboard import Dashboard
 from gemel.engine.debugging import Debugging
 from gemel.engine.execs import Execs
 from gemel.engine.faulting import Faults
+from gemel.engine.faultmarks import Marks
 from gemel.engine.images import Images
 from gemel.engine.lifecycle import Lifecycle
 from gemel.engine.networks import Networks
@@ -51,9 +52,10 @@ class Engine:
         self.images = Images(core)
         self.networks = Networks(core)
         self.volumes = Volumes(core)
-        self.observing = Observing(core)
+        marks = Marks()
+        self.observing = Observing(core, marks)
         self.tracing = Tracing(core, self.observing)
-        self.faults = Faults(core)
+        self.faults = Faults(core, marks)
         self.replays = Replays(core)
         self.debugging = Debugging(core, self.lifecycle)
         self.reports = Reports(core, self.observing.traffic)

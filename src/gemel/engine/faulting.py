@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from gemel.engine import balancing
 from gemel.engine.core import Core, log
 from gemel.engine.facade import Json
+from gemel.engine.faultmarks import Marks
 from gemel.engine.peers import peer
 from gemel.engine.proxied import Proxied
 from gemel.engine.records import Container
 from gemel.errors import GemelError, InvalidInput, NotFound
-from gemel.model.faults import FaultRequest
+from gemel.model.faults import FaultRequest, describe
 from gemel.net import faults
 from gemel.net.faults import Rule
 
@@ -45,8 +46,9 @@ class _Fault:
 class Faults:
     """See the module. Nothing of it lasts longer than the engine."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, marks: Marks) -> None:
         self.core = core
+        self._marks = marks
         self._table = f"{core.paths.cgroup}-faults"
         self._faults: dict[int, _Fault] = {}
         self._number = 0
@@ -81,6 +83,7 @@ class Faults:
         except BaseException:
             self._faults.pop(fault.number, None)
             raise
+        self._marks.begin(fault.number, wanted)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._tend(), name="faults")
         self._changed.set()
@@ -97,6 +100,7 @@ class Faults:
         gone = [number] if number is not None else list(self._faults)
         for one in gone:
             del self._faults[one]
+            self._marks.end(one)
         await self._apply()
         return {"Cleared": gone}
 
@@ -221,6 +225,7 @@ class Faults:
             "BodyDelay": wanted.body_delay,
             "Share": wanted.share,
             "Port": wanted.port,
+            "Fault": describe(wanted),
             "Left": fault.left,
         }
 

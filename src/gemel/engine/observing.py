@@ -10,11 +10,12 @@ import msgspec
 from gemel.engine import balancing, metrics, spec
 from gemel.engine.core import Core, log
 from gemel.engine.facade import Json
+from gemel.engine.faultmarks import Marks
 from gemel.engine.peers import peer
 from gemel.engine.records import Container
 from gemel.errors import InvalidInput, NotFound
 from gemel.host.packets import interface_index
-from gemel.observe.capture.records import Exchange, Peer, Query, Snapshot
+from gemel.observe.capture.records import Peer, Query, Snapshot
 from gemel.observe.tracing.records import Point
 from gemel.observe.traffic import Traffic
 
@@ -22,8 +23,9 @@ from gemel.observe.traffic import Traffic
 class Observing:
     """Owns the capturing process. It is started by the first who looks."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, marks: Marks) -> None:
         self.core = core
+        self.marks = marks
         self.traffic = Traffic(core.paths.run, self.snapshot)
         core.observers.append(self.traffic.notice)
         self.points: Callable[[], Awaitable[list[Point]]] = _no_points
@@ -55,15 +57,14 @@ class Observing:
     async def lines(self, query: Query) -> AsyncIterator[bytes]:
         """Exchanges as JSON lines, oldest first; nothing while nothing is recorded."""
         async for line in self.traffic.lines(query):
-            yield line
+            yield self.marks.line(line)
 
     async def show(self, id: str) -> Json:
         """One exchange whole. Raises NotFound, InvalidInput."""
         if not id.isdigit() or len(id) > 18:
             raise InvalidInput(f"`{id[:40]}` is no number of an exchange")
         async for line in self.traffic.lines(Query(id=id, full=True)):
-            found = msgspec.json.decode(line, type=Exchange)
-            shown: Json = msgspec.to_builtins(found)
+            shown: Json = msgspec.json.decode(self.marks.line(line))
             return shown
         raise NotFound(
             f"no exchange {id} is recorded",

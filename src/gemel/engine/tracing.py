@@ -9,9 +9,11 @@ import msgspec
 
 from gemel.engine.core import Core
 from gemel.engine.facade import Json
+from gemel.engine.faultmarks import Touched
 from gemel.engine.observing import Observing
 from gemel.engine.otlp import GRPC, HTTP
 from gemel.errors import GemelError, InvalidInput, NotFound
+from gemel.observe.capture.records import Peer
 from gemel.observe.tracing.owner import Traces
 from gemel.observe.tracing.records import Ask, Point
 
@@ -51,6 +53,9 @@ class Tracing:
             raise InvalidInput(f"`{ask.id[:40]}` is no id of a trace")
         async for line in self.lines(ask):
             found: Json = msgspec.json.decode(line)
+            for span in found.get("Spans", []):
+                if marks := self._marks(span):
+                    span["Faults"] = marks
             return found
         raise NotFound(
             "no trace is recorded" if ask.id == "newest" else f"no trace {ask.id} is recorded",
@@ -59,6 +64,21 @@ class Tracing:
             if ask.id == "newest"
             else "`gemel traces` lists them",
         )
+
+    def _marks(self, span: Json) -> list[Json]:
+        """The faults that an observed call met; of what services tell, nobody knows the edge."""
+        if span["Source"] != "observed":
+            return []
+        attributes = span["Attributes"]
+        call = Touched(
+            source=_end(span["Peer"]),
+            target=_end(span["Service"]),
+            start=span["Start"],
+            duration=span["Duration"],
+            fault=str(attributes.get("gemel.fault", "")),
+        )
+        shown: list[Json] = msgspec.to_builtins(self._observing.marks.of(call))
+        return shown
 
     async def points(self) -> list[Point]:
         """The latest of the metrics that services sent; none while nothing was sent."""
@@ -83,3 +103,8 @@ class Tracing:
 
 def _is_hex(text: str) -> bool:
     return all(c in "0123456789abcdef" for c in text)
+
+
+def _end(name: str) -> Peer:
+    """An end of which a trace tells the name alone."""
+    return Peer(name=name, service=name)

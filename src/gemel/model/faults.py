@@ -40,3 +40,18 @@ class FaultRequest(msgspec.Struct, rename="pascal", kw_only=True):
     def http(self) -> bool:
         """Whether it is about HTTP."""
         return bool(self.status or self.body_delay)
+
+
+def describe(wanted: FaultRequest) -> str:
+    """What a fault does, in a few words."""
+    if wanted.down:
+        return "down"
+    parts = [f"loss {wanted.loss * 100:g}%"] if wanted.loss else []
+    parts += [f"rate {wanted.rate / 1000:g}kbit"] if wanted.rate else []
+    if wanted.latency or wanted.jitter:
+        jitter = f" ± {wanted.jitter * 1000:g}ms" if wanted.jitter else ""
+        parts.append(f"latency {wanted.latency * 1000:g}ms{jitter}")
+    of = f" of {wanted.share * 100:g}% of requests" if wanted.share < 1 else ""
+    parts += [f"HTTP {wanted.status}{of}"] if wanted.status else []
+    parts += [f"body {wanted.body_delay:g}s late{of}"] if wanted.body_delay else []
+    return ", ".join(parts) + (f", port {wanted.port}" if wanted.port else "")

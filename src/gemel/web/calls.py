@@ -74,13 +74,20 @@ def is_failure(call: Exchange) -> bool:
     return call.failed or bool(call.error) or (call.status or 0) >= 500
 
 
-def row(call: Exchange) -> bytes:
+class Marked(Exchange):
+    """A call with the faults that it met, as the engine tells them."""
+
+    faults: list[dict[str, Any]] = []
+
+
+def row(call: Marked) -> bytes:
     """A call as a row of the list."""
     return msgspec.json.encode(
         [
             call.id, call.start, end(call.source), end(call.target), call.protocol, call.method,
             call.path[:500], call.status, call.duration, call.request.size, call.response.size,
             is_failure(call), (call.error or call.message)[:200],
+            ", ".join(f"{met['Fault']}{'' if met['Sure'] else ' ~'}" for met in call.faults),
         ]
     )  # fmt: skip
 
@@ -164,7 +171,7 @@ class Calls:
             self._told(line)
             return
         try:
-            call = msgspec.json.decode(line, type=Exchange)
+            call = msgspec.json.decode(line, type=Marked)
         except msgspec.MsgspecError:
             return
         number = int(call.id) if call.id.isdigit() else 0

@@ -58,7 +58,7 @@ def add(app: App, source: str, target: str, down: bool, span: str, **given: Any)
         "For": _span(span),
     }
     made = app.client.post("/gemel/faults", body)
-    output.say(f"fault {made['Id']}: {_words(made)} between {source} and {target}")
+    output.say(f"fault {made['Id']}: {made['Fault']} between {source} and {target}")
 
 
 def share(spec: str) -> float:
@@ -89,20 +89,6 @@ def _span(spec: str) -> float:
         raise InvalidInput(str(error)) from None
 
 
-def _words(entry: dict[str, Any]) -> str:
-    if entry["Down"]:
-        return "down"
-    parts = [f"loss {entry['Loss'] * 100:g}%"] if entry["Loss"] else []
-    parts += [f"rate {entry['Rate'] / 1000:g}kbit"] if entry["Rate"] else []
-    if entry["Latency"] or entry["Jitter"]:
-        jitter = f" ± {entry['Jitter'] * 1000:g}ms" if entry["Jitter"] else ""
-        parts.append(f"latency {entry['Latency'] * 1000:g}ms{jitter}")
-    of = f" of {entry['Share'] * 100:g}% of requests" if entry["Share"] < 1 else ""
-    parts += [f"HTTP {entry['Status']}{of}"] if entry["Status"] else []
-    parts += [f"body {entry['BodyDelay']:g}s late{of}"] if entry["BodyDelay"] else []
-    return ", ".join(parts) + (f", port {entry['Port']}" if entry["Port"] else "")
-
-
 def _arrow(entry: dict[str, Any]) -> str:
     return "↔" if entry["Down"] or entry["Loss"] or entry["Rate"] else "→"
 
@@ -117,7 +103,7 @@ def list_(app: App, form: str | None) -> None:
         {
             "ID": entry["Id"],
             "Between": f"{entry['From']} {_arrow(entry)} {entry['To']}",
-            "Fault": _words(entry),
+            "Fault": entry["Fault"],
             "Ends": f"{entry['Left']:.0f}s" if entry["Left"] else "never",
         }
         for entry in found

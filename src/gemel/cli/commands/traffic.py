@@ -115,8 +115,14 @@ def line(entry: Json) -> str:
     edge = f"{who(entry['source'])} → {who(entry['target'])}"
     return (
         f"{entry['id']:>6}  {clock}  {edge:28}  {_status(entry)}  "
-        f"{took(entry['duration']):>8}  {call(entry)}"
+        f"{took(entry['duration']):>8}  {call(entry)}{_faults(entry)}"
     )
+
+
+def _faults(entry: Json) -> str:
+    """The faults that a call met; ~ where edge and time alone tell it."""
+    words = [f["Fault"] + ("" if f["Sure"] else " ~") for f in entry.get("faults") or []]
+    return paint("  ⚡ " + ", ".join(words), "yellow") if words else ""
 
 
 def _status(entry: Json) -> str:
@@ -184,6 +190,9 @@ def whole(entry: Json) -> list[str]:
     ]
     if entry.get("error"):
         lines.append(paint(_clean(entry["error"]), "red"))
+    for met in entry.get("faults") or []:
+        how = "its answer names it" if met["Sure"] else "held on this edge at the time"
+        lines.append(paint(f"⚡ fault {met['Id']}: {met['Fault']} ({how})", "yellow"))
     lines += ["", paint(_clean(f"> {entry['method']} {entry['path']}"), "cyan")]
     lines += _part(entry["request"], "> ")
     status = entry.get("status")

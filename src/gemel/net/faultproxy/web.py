@@ -22,7 +22,7 @@ _HOP = {
     "te", "trailer", "transfer-encoding", "upgrade",
 }  # fmt: skip
 MARK = "X-Gemel-Fault"
-"""Header of an answer that the fault gave, with its number."""
+"""Header of an answer that the fault has touched, with its number."""
 
 
 class Web:
@@ -84,6 +84,8 @@ class Web:
             made = web.StreamResponse(
                 status=answer.status, reason=answer.reason, headers=_kept(answer.headers.items())
             )
+            if edge is not None:
+                made.headers[MARK] = str(edge.number)
             await made.prepare(request)
             if edge is not None:
                 await asyncio.sleep(edge.body_delay)

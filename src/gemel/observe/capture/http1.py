@@ -15,6 +15,8 @@ from gemel.observe.capture.records import Exchange
 #: Bytes of a head before the connection is given up; requests that wait for an answer.
 HEAD_LIMIT, PENDING = 1 << 18, 1024
 _PATH = 4096
+#: Header of an answer that a fault has touched, with its number.
+_FAULT = b"x-gemel-fault"
 _LINE = re.compile(rb"([A-Z]{1,16}) ([^\s]+)")
 #: Bytes that may follow a request to upgrade before its answer.
 _UPGRADE_HELD = 1 << 16
@@ -119,6 +121,8 @@ class _Responses(_Side):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.asked is not None:
             self.asked.response.header(name.decode("latin-1"), value.decode("latin-1"))
+            if len(name) == len(_FAULT) and name.lower() == _FAULT:
+                self.asked.exchange.fault = value[:9].decode("latin-1")
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()

@@ -62,6 +62,8 @@ class Exchange(msgspec.Struct):
     error: str = ""
     """What was wrong with the exchange itself: broken off, bytes missed."""
     connection: int = 0
+    fault: str = ""
+    """Number of the fault that its answer names; a service could write anything there."""
 
     def weight(self) -> int:
         """Bytes of memory, about."""
@@ -92,6 +94,7 @@ class Call(msgspec.Struct, omit_defaults=True):
     parent: str = ""
     request: str = ""
     """X-Request-Id, as the two before: of the request's headers."""
+    fault: str = ""
 
     @property
     def end(self) -> float:

@@ -175,4 +175,5 @@ def call(exchange: Exchange) -> Call:
         trace=found.trace,
         parent=found.parent,
         request=found.request,
+        fault=exchange.fault,
     )

@@ -33,6 +33,8 @@ def _of_call(node: Node, call: Call) -> Shown:
     else:
         attributes |= {"db.system.name": call.protocol, "db.query.text": call.path}
     attributes |= {"gemel.request.size": call.sent, "gemel.response.size": call.received}
+    if call.fault:
+        attributes["gemel.fault"] = call.fault
     if call.message and call.failed:
         attributes["error.message"] = call.message
     return Shown(

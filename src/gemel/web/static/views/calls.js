@@ -75,10 +75,10 @@ export function calls(message) {
 
 function take() {
   asked = 0;
-  for (const [id, start, from, to, protocol, method, path, status, duration, sent, got, failed, note] of waiting) {
+  for (const [id, start, from, to, protocol, method, path, status, duration, sent, got, failed, note, faults] of waiting) {
     const what = clean(`${method} ${path}`.trim() || protocol);
-    const call = { id, start, from, to, protocol, what, status, duration, size: sent + got, failed, note: clean(note) };
-    call.words = `${from.name} ${to.name} ${protocol} ${what} ${status ?? ""} ${call.note}`;
+    const call = { id, start, from, to, protocol, what, status, duration, size: sent + got, failed, note: clean(note), faults };
+    call.words = `${from.name} ${to.name} ${protocol} ${what} ${status ?? ""} ${call.note} ${faults ? `fault ${faults}` : ""}`;
     all.push(call);
     if (wanted(call)) { shown.push(call); fresh++; }
   }
@@ -124,7 +124,8 @@ function fill(row, call) {
   to.textContent = call.to.name;
   to.style.setProperty("--hue", hue(call.to.name));
   protocol.textContent = call.protocol;
-  what.textContent = call.what;
+  what.textContent = call.faults ? `⚡ ${call.what}` : call.what;
+  what.title = call.faults ? `fault: ${call.faults}` : "";
   status.textContent = call.status ?? (call.failed ? "failed" : "");
   status.className = `status ${tone(call)}`;
   took_.textContent = took(call.duration);
@@ -146,12 +147,15 @@ export async function detail(id, to = frame) {
       ["Status", `${call.status ?? "no answer"} ${call.message || ""}`],
       ["Began", `${new Date(call.start * 1000).toLocaleDateString()} ${clock(call.start * 1000)}`],
       ["First byte", call.first_byte === null ? "" : took(call.first_byte)], ["Took", took(call.duration)],
-      ["Trouble", call.error], ["Number", call.id],
+      ["Trouble", call.error], ["Fault", faultsOf(call.faults)], ["Number", call.id],
     ].filter(([, value]) => value)),
     message("Request", call.request),
     message("Response", call.response),
   );
 }
+
+/** The faults that a call met, and how that is known. */
+export const faultsOf = (found) => (found || []).map((f) => `⚡ ${f.Fault} (${f.Sure ? "its answer says so" : "held on this edge at the time"})`).join(", ");
 
 function message(name, part) {
   const headers = part.headers || [];

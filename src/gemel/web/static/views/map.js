@@ -11,7 +11,7 @@ import { tone } from "./services.js";
 
 export const topics = ["map"];
 
-let frame, svg, note, box, room = 0, told = null, drawn = "", nodes = new Map(), edges = new Map(), chosen = "", query = "";
+let frame, svg, note, box, room = 0, told = null, drawn = "", nodes = new Map(), edges = new Map(), chosen = "", drawnFaults = "", query = "";
 
 export function mount(root, given) {
   frame = given;
@@ -64,32 +64,37 @@ function sums(edge) {
   return { rate: all, errors, p50: main.p50, p95: main.p95, protocols: edge.parts.map((part) => part.protocol).join(", ") };
 }
 
-function faultOf(edge, all) {
+/** The faults that hold on an edge: some in both directions, those of delays and HTTP in one. */
+function faultsOf(edge, all) {
   const names = [all.get(edge.from)?.name, all.get(edge.to)?.name];
   const of = (end, n) => end === names[n] || all.get(n ? edge.to : edge.from)?.ones.some((one) => one.name === end);
-  return (told?.faults || []).find((f) => (of(f.From, 0) && of(f.To, 1)) || (of(f.From, 1) && of(f.To, 0)));
+  const back = (f) => (f.Down || f.Loss || f.Rate) && of(f.From, 1) && of(f.To, 0);
+  return (told?.faults || []).filter((f) => (of(f.From, 0) && of(f.To, 1)) || back(f));
 }
 
-export function faultWords(fault) {
-  const words = [];
-  if (fault.Down) words.push("down");
-  if (fault.Loss && !fault.Down) words.push(`loses ${percent(fault.Loss)}`);
-  if (fault.Rate) words.push(`${(fault.Rate / 1e6).toLocaleString()} Mbit/s`);
-  if (fault.Latency) words.push(`+${took(fault.Latency)}`);
-  if (fault.Status) words.push(`status ${fault.Status}`);
-  if (!words.length) words.push("fault");
-  return words.join(", ") + (fault.Left ? `, ${span(fault.Left)} left` : "");
+export const faultWords = (fault) => fault.Fault + (fault.Left ? `, ${span(fault.Left)} left` : "");
+
+/** The first fault of an edge in short lines. */
+function faultLines(found) {
+  if (!found.length) return [];
+  const lines = faultWords(found[0]).split(", ").slice(0, 4);
+  lines[0] = `⚡ ${lines[0]}`;
+  return found.length > 1 ? [...lines, `+${found.length - 1} more`] : lines;
 }
+
+const held = (found) => (found || []).map((fault) => fault.Id).join();
 
 function draw() {
   const [all, joined] = things();
   const key = [...all.keys()].sort().join() + [...joined.keys()].sort().join();
   if (key !== drawn) { drawn = key; build(all, joined); }
   for (const [id, node] of nodes) node.update(all.get(id));
-  for (const [id, edge] of edges) edge.update(joined.get(id), faultOf(joined.get(id), all));
+  for (const [id, edge] of edges) edge.update(joined.get(id), faultsOf(joined.get(id), all));
   const problem = told?.problem ? `${told.problem.brief}. ${told.problem.resolution || ""}` : "";
   text(note, problem || (!all.size ? "No services yet." : !joined.size ? "No calls seen yet. They are recorded from now on." : "Figures of the last 30 seconds: calls, ✗ failed, median and 95th percentile. Click an edge for its calls and for faults."));
   mark();
+  const now = edges.get(chosen);
+  if (now && frame.open && held(now.faults) !== drawnFaults) pick(chosen);
 }
 
 function build(all, joined) {
@@ -162,21 +167,26 @@ function edgeOf(edge, way) {
   const label = s("g", { class: "label", onclick: () => pick(edge.key) }, back, first, second, third);
   return {
     line, label, edge,
-    update(now, fault) {
+    update(now, found) {
       if (!now) return;
       this.edge = now;
-      this.fault = fault;
+      this.faults = found;
+      const fault = found.length > 0;
       const sum = sums(now);
       const quiet = sum.rate === 0;
       text(first, quiet ? "quiet" : `${rate(sum.rate)}${sum.errors ? ` · ✗ ${percent(sum.errors)}` : ""}`);
       text(second, quiet ? sum.protocols : `${took(sum.p50)} · p95 ${took(sum.p95)}`);
-      text(third, fault ? `⚡ ${faultWords(fault)}` : "");
-      const chars = Math.max(first.textContent.length, second.textContent.length, third.textContent.length);
-      const width = chars * 6.1 + 14;
+      const lines = faultLines(found);
+      if (third.dataset.words !== lines.join()) {
+        third.dataset.words = lines.join();
+        third.replaceChildren(...lines.map((line, n) => s("tspan", { x: way.x, dy: n ? 14 : 0 }, line)));
+      }
+      const chars = Math.max(first.textContent.length, second.textContent.length);
+      const width = Math.max(chars * 6.1, ...lines.map((line) => line.length * 6.9)) + 14;
       attr(back, "x", way.x - width / 2);
       attr(back, "y", way.y - 17);
       attr(back, "width", width);
-      attr(back, "height", fault ? 49 : 35);
+      attr(back, "height", 35 + lines.length * 14);
       path.style.setProperty("stroke-width", `${Math.min(7, 1.4 + Math.log10(1 + sum.rate) * 1.8).toFixed(1)}`);
       flow.style.setProperty("animation-duration", `${Math.max(0.4, 2.4 - Math.log10(1 + sum.rate) * 0.8).toFixed(1)}s`);
       const words = `${quiet ? "quiet" : ""} ${sum.errors > 0.005 ? "bad" : ""} ${fault ? "faulty" : ""}`;
@@ -195,7 +205,9 @@ function mark() {
 
 function open_(id) {
   const one = state.shown.find((each) => idOf(each) === id);
-  if (one) show(frame, one);
+  if (!one) return;
+  chosen = "";
+  show(frame, one);
 }
 
 export function move(by) {
@@ -213,48 +225,56 @@ export function open() { if (chosen) pick(chosen); }
 function pick(key) {
   const found = edges.get(key);
   if (!found) return;
-  const { edge, fault } = found;
+  const { edge, faults: holding } = found;
   const [all] = things();
   const from = all.get(edge.from), to = all.get(edge.to);
   chosen = key;
+  drawnFaults = held(found.faults);
   frame.drawer(`${from.name} → ${to.name}`,
     h("p", { class: "buttons" }, h("a", { href: `#/calls/${encodeURIComponent(key)}` }, "Calls of this edge")),
     edge.parts.map((part) => section(part.protocol, pairs([
       ["Rate", rate(part.rate)], ["Failed", percent(part.errors)], ["Median", took(part.p50)], ["95 of 100 within", took(part.p95)],
       ["Since the start", `${part.total.toLocaleString()} calls, ${part.failed.toLocaleString()} failed`], ["Last call", `${span(part.quiet)} ago`],
     ]))),
-    from.ones.length && to.ones.length ? faults(from, to, fault) : h("p", { class: "quiet" }, "Faults can be put between two services only."),
+    from.ones.length && to.ones.length ? faults(from, to, holding || []) : h("p", { class: "quiet" }, "Faults can be put between two services only."),
   );
   chosen = key;
   mark();
 }
 
-function faults(from, to, fault) {
-  if (fault) {
-    return section("Fault", [
-      h("p", { class: "fault" }, `⚡ ${faultWords(fault)}`),
-      h("button", { class: "button", onclick: () => act("DELETE", `/api/faults?id=${fault.Id}`) }, "Clear it"),
-    ]);
-  }
-  const loss = h("input", { type: "number", min: "0", max: "100", step: "any", value: "5", id: "loss" });
-  const limit = h("input", { type: "number", min: "0.001", step: "any", placeholder: "no limit", id: "rate" });
-  const time = h("input", { type: "number", min: "1", step: "1", value: "60", id: "for" });
+const number = (id, value, props) => h("input", { type: "number", min: "0", step: "any", id, value, ...props });
+const field = (words, input) => [h("label", { for: input.id }, words), input];
+
+function faults(from, to, holding) {
+  const loss = number("loss", "", { max: "100", placeholder: "0" }), limit = number("rate", "", { placeholder: "no limit" });
   const down = h("input", { type: "checkbox", id: "down" });
+  const latency = number("latency", "", { placeholder: "0" }), jitter = number("jitter", "", { placeholder: "0" });
+  const status = number("status", "", { min: "200", max: "599", step: "1", placeholder: "503" });
+  const body = number("body", "", { placeholder: "0" }), share = number("share", "100", { max: "100" });
+  const port = number("port", "", { step: "1", placeholder: "any" }), time = number("for", "60", { step: "1" });
+  const value = (input, times = 1) => Number(input.value || 0) * times;
   const send = () => act("POST", "/api/faults", {
-    From: from.name, To: to.name, Project: from.ones[0].project, Down: down.checked,
-    Loss: down.checked ? 0 : Number(loss.value || 0) / 100, Rate: Math.round(Number(limit.value || 0) * 1e6), For: Number(time.value || 0),
+    From: from.name, To: to.name, Project: from.ones[0].project, Down: down.checked, Loss: down.checked ? 0 : value(loss, 0.01),
+    Rate: Math.round(value(limit, 1e6)), Latency: value(latency, 1e-3), Jitter: value(jitter, 1e-3), Status: value(status),
+    BodyDelay: value(body, 1e-3), Share: value(status) || value(body) ? value(share, 0.01) : 1, Port: value(port), For: value(time),
   });
-  return section("Put a fault here, in both directions", h("div", { class: "form" },
-    h("label", { for: "down" }, "Nothing passes"), down,
-    h("label", { for: "loss" }, "Packets lost, %"), loss,
-    h("label", { for: "rate" }, "Mbit/s each way"), limit,
-    h("label", { for: "for" }, "Seconds"), time,
-    h("span", {}), h("button", { class: "button main", onclick: send }, "Begin")));
+  const now = holding.map((fault) => h("p", { class: "fault" }, `⚡ ${faultWords(fault)} `,
+    h("button", { class: "button", onclick: () => act("DELETE", `/api/faults?id=${fault.Id}`) }, "Clear it")));
+  return [
+    holding.length ? section(holding.length > 1 ? "Faults" : "Fault", now) : null,
+    section(holding.length ? "Another fault" : "Put a fault here", h("form", { class: "form", onsubmit: (e) => { e.preventDefault(); send(); } },
+      h("h4", {}, "In both directions"),
+      field("Nothing passes", down), field("Packets lost, %", loss), field("Mbit/s each way", limit),
+      h("h4", {}, `What ${from.name} asks ${to.name}`),
+      field("Answers later by, ms", latency), field("more or less, ms", jitter), field("HTTP status instead", status),
+      field("HTTP body later by, ms", body), field("of the HTTP requests, %", share), field("Only port", port),
+      h("h4", {}, "How long"), field("Seconds (0: until cleared)", time),
+      h("span", {}), h("button", { class: "button main" }, "Begin"))),
+  ];
 }
 
 async function act(method, path, body) {
   try {
-    await ask(method, path, body);
-    setTimeout(() => { if (chosen && frame.open) pick(chosen); }, 400);
+    await ask(method, path, body); // the next map tells of it
   } catch (error) { frame.fail(error); }
 }

@@ -5,7 +5,7 @@ import { ask } from "../live.js";
 import { state } from "../state.js";
 import { clock, hue, matcher, took } from "../format.js";
 import { clean } from "../loglines.js";
-import { detail } from "./calls.js";
+import { detail, faultsOf } from "./calls.js";
 import { pairs, section } from "./details.js";
 
 export const topics = [];
@@ -93,7 +93,8 @@ async function show(id) {
     return h("button", { class: `span ${one.Error ? "bad" : ""}`, onclick: () => span(one) },
       h("span", { class: "name", style: { "padding-left": `${Math.min(12, depth.get(one.Id)) * 14}px` } },
         h("b", { style: { "--hue": hue(one.Service) } }, one.Service || "?"), one.Peer && one.Peer !== one.Service ? ` → ${one.Peer} ` : " ",
-        h("em", {}, clean(one.Name)), one.Inferred ? h("small", { title: "Its place was inferred: no header tells it" }, " ~") : ""),
+        h("em", {}, clean(one.Name)), one.Inferred ? h("small", { title: "Its place was inferred: no header tells it" }, " ~") : "",
+        one.Faults ? h("small", { class: "fault", title: faultsOf(one.Faults) }, " ⚡") : ""),
       h("span", { class: "track" }, h("i", { class: one.Source === "otlp" ? "otlp" : "", style: { left: `${left}%`, width: `${width}%`, "--hue": hue(one.Service) } }),
         h("small", { class: left + width > 78 ? "before" : "", style: left + width > 78 ? { right: `${100 - left}%` } : { left: `${left + width}%` } }, took(one.Duration))));
   });
@@ -110,7 +111,7 @@ function span(one) {
   frame.drawer(one.Name || one.Id,
     one.CallId ? h("p", { class: "buttons" }, h("button", { class: "button", onclick: () => detail(one.CallId, frame) }, "The whole call")) : null,
     pairs([["Service", one.Service], ["Asked", one.Peer], ["Kind", one.Kind], ["Status", one.Status], ["Began", clock(one.Start * 1000)], ["Took", took(one.Duration)],
-      ["Known by", one.Source === "otlp" ? "OpenTelemetry" : "observation"], ["Place", one.Inferred ? "inferred" : "told by headers"]].filter(([, v]) => v)),
+      ["Known by", one.Source === "otlp" ? "OpenTelemetry" : "observation"], ["Fault", faultsOf(one.Faults)], ["Place", one.Inferred ? "inferred" : "told by headers"]].filter(([, v]) => v)),
     section("Attributes", pairs(Object.entries(one.Attributes || {}).map(([k, v]) => [k, clean(typeof v === "string" ? v : JSON.stringify(v))]))),
     (one.Events || []).length ? section("Events", h("pre", {}, JSON.stringify(one.Events, null, 2))) : null,
   );
