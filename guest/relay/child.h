@@ -7,7 +7,7 @@
 
 #include "launch.h"
 
-enum { MAX_PLACED = MAX_DISKS + MAX_TAPS + MAX_SHARES + 3 };
+enum { MAX_PLACED = MAX_DISKS + MAX_TAPS + MAX_SHARES + 4 };
 
 struct placed { int from, to; }; /* a descriptor, and its number in the child */
 

@@ -84,6 +84,8 @@ static bool take_device(struct launch *l, const struct record *r)
     } else if (!strcmp(key, "disk") && r->count == 4 && l->n_disks < MAX_DISKS) {
         l->disks[l->n_disks++] = (struct disk){
             (int)fd, r->text[2], strcmp(r->text[3], "ro") != 0, !strcmp(r->text[3], "alone")};
+    } else if (!strcmp(key, "console") && r->count == 2) {
+        l->console_fd = (int)fd;
     } else if (!strcmp(key, "qmp") && r->count == 2) {
         l->qmp_fd = (int)fd;
     } else if (!strcmp(key, "memory") && r->count == 4) {

@@ -37,6 +37,7 @@ struct launch {
     uid_t uid;
     gid_t gid, groups[MAX_GROUPS];
     int boot_ms, boot_cpu_ms, config_ms, stop_ms, clone_ms, agent_fd;
+    int console_fd; /* 0: the guest has none */
     /* Of templates and clones: the guest's memory and the state of its devices are inherited
      * descriptors; memory_fd and qmp_fd are the VMM's numbers. */
     int memory_from, state_from, memory_fd, qmp_fd;

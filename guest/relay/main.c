@@ -228,7 +228,8 @@ static void take_signals(struct relay *r)
     }
 }
 
-enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_QMP, P_WATCH, P_JUMPS, P_ORDERS, P_CLIENTS };
+enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_QMP, P_WATCH, P_JUMPS, P_ORDERS, P_CONSOLE,
+       P_CLIENTS };
 
 static void turn(struct relay *r)
 {
@@ -244,6 +245,7 @@ static void turn(struct relay *r)
     p[P_QMP] = (struct pollfd){r->qmp, POLLIN, 0};
     p[P_JUMPS] = (struct pollfd){r->jumps, POLLIN, 0};
     p[P_ORDERS] = (struct pollfd){r->launch.standby_fd && r->state == STANDING_BY ? r->launch.standby_fd : -1, POLLIN, 0};
+    p[P_CONSOLE] = (struct pollfd){r->console.fd, POLLIN, 0};
     p[P_WATCH] = (struct pollfd){crowded ? -1 : r->watch, POLLIN, 0};
     for (int i = 0; i < MAX_CLIENTS; i++) {
         short events = crowded ? 0 : POLLIN;
@@ -257,6 +259,8 @@ static void turn(struct relay *r)
     }
     if (p[P_ERRORS].revents)
         vm_hear_errors(r);
+    if (p[P_CONSOLE].revents && r->console.fd >= 0)
+        vm_hear_console(r);
     if (p[P_READY].revents && r->ready >= 0) {
         r->launch.cloning = false;
         relay_fail(r, "failed", "nobody waits for the start any more");
@@ -404,7 +408,7 @@ static void detach(int ready)
 int main(int argc, char **argv)
 {
     struct relay *r = &relay;
-    r->host_net = r->peer = -1;
+    r->host_net = r->peer = r->console.fd = -1;
     r->agent = r->errors = r->qmp = r->watch = r->jumps = r->listener = r->signals = r->guest_log = r->log.fd = -1;
     r->ready = argc == 2 ? atoi(argv[1]) : -1;
     r->next_session = 2;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "console.h"
 #include "launch.h"
 #include "log.h"
 #include "qmp.h"
@@ -76,6 +77,7 @@ struct relay {
     struct queue from_guest, to_guest;
     char error_tail[1024]; /* the end of what QEMU and its helpers said */
     char guest_said[256];  /* the guest's last line about itself */
+    struct console console;
     int guest_log;
     size_t guest_log_size;
 
@@ -110,6 +112,7 @@ void vm_end(struct relay *r);
 int64_t vm_cpu_ms(const struct relay *r);
 void guest_shut_down(struct relay *r);
 void vm_hear_errors(struct relay *r);
+void vm_hear_console(struct relay *r);
 
 /* standby.c */
 void standby_rehearse(struct relay *r);

@@ -160,6 +160,23 @@ static bool open_control(struct relay *r, struct opened *o)
     return true;
 }
 
+/* Where the guest's kernel says what has gone wrong. */
+static bool open_console(struct relay *r, struct opened *o)
+{
+    int ends[2];
+    console_close(&r->console);
+    *r->console.said = 0;
+    if (!r->launch.console_fd)
+        return true;
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) {
+        relay_fail(r, "failed", "cannot make the guest's console: %s", strerror(errno));
+        return false;
+    }
+    r->console.fd = ends[0];
+    keep(o, ends[1], r->launch.console_fd);
+    return true;
+}
+
 static void launch_with(struct relay *r, struct opened *o, int error_fd)
 {
     int pair[2];
@@ -173,6 +190,8 @@ static void launch_with(struct relay *r, struct opened *o, int error_fd)
     fcntl(pair[0], F_SETFL, O_NONBLOCK);
     r->agent = pair[0];
     keep(o, pair[1], r->launch.agent_fd);
+    if (!open_console(r, o))
+        return;
     if ((r->launch.cloning || r->launch.template) && !open_control(r, o))
         return;
     r->vmm = start_vmm(&r->launch, o->fds, o->n, error_fd, why, sizeof why);
@@ -244,10 +263,19 @@ void vm_hear_errors(struct relay *r)
     r->error_tail[used + n] = 0;
 }
 
+void vm_hear_console(struct relay *r)
+{
+    size_t room = GUEST_LOG_MOST - r->guest_log_size, left = room;
+    console_read(&r->console, r->guest_log, &left);
+    r->guest_log_size += room - left;
+}
+
 static void ended(struct relay *r, pid_t pid)
 {
     if (r->errors >= 0)
         vm_hear_errors(r);
+    for (int i = 0; i < 16 && pid == r->vmm && r->console.fd >= 0; i++) /* what a pipe holds */
+        vm_hear_console(r);
     if (pid == r->vmm) {
         r->vmm = 0;
         if (r->agent >= 0)
@@ -255,7 +283,8 @@ static void ended(struct relay *r, pid_t pid)
         if (r->state == STOPPING)
             r->state = DONE;
         else if (r->state != DONE)
-            relay_fail(r, "failed", "the micro VM ended by itself%s%s%s%s",
+            relay_fail(r, "failed", "the micro VM ended by itself%s%s%s%s%s%s",
+                       *r->console.said ? ": " : "", r->console.said,
                        *r->error_tail ? ": " : "", r->error_tail,
                        *r->guest_said ? "; the guest said: " : "", r->guest_said);
         return;
@@ -307,6 +336,7 @@ void vm_end(struct relay *r)
     if (r->errors >= 0)
         close(r->errors);
     r->agent = r->errors = -1;
+    console_close(&r->console);
     qmp_close(r);
     warm_end(r);
     r->saving = r->plugging = r->configured = false;

@@ -346,6 +346,7 @@ def test_the_map_its_edge_and_a_fault_on_it(page: Page) -> None:
     row.first.click()
     expect(drawer).to_contain_text("HTTP 503 (its answer says so)")
     view(page, "traces")
+    page.locator(".trace.bad").first.click()
     expect(page.locator(".waterfall .span .fault").first).to_have_text("⚡")
     view(page, "map")
     page.keyboard.press("j")

@@ -83,6 +83,22 @@ def test_out_of_memory(engine: EngineProcess) -> None:
     engine.gemel("rm", "-f", "greedy")
 
 
+def test_a_guest_whose_kernel_panics(engine: EngineProcess, tmp_path: Path) -> None:
+    script = "sleep 1; echo c > /proc/sysrq-trigger"
+    run = ("run", "-d", "--privileged", "--runtime", "microvm", "--name", "panics")
+    engine.gemel(*run, "test/busybox", "sh", "-c", script)
+    found = newest(engine, "panics")
+    assert (found["Kind"], found["Runtime"]) == ("panic", "microvm")
+    told = engine.gemel("why", "panics").stdout
+    assert "ended by itself: Kernel panic - not syncing: sysrq triggered crash" in told
+    engine.gemel("report", "panics", "-o", str(tmp_path / "out.zip"))
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        names = {Path(name).name: name for name in archive.namelist()}
+        console = archive.read(names["console.txt"]).decode()
+    assert "sysrq: Trigger a crash" in console and "Call Trace" in console
+    engine.gemel("rm", "-f", "panics")
+
+
 def test_a_guest_that_is_gone(engine: EngineProcess) -> None:
     """The VMM killed is as a guest that panics: the report has the guest's last words."""
     run = ("run", "-d", "--runtime", "microvm", "--name", "guest", "test/busybox", "sleep", "1000")

@@ -63,6 +63,8 @@ def test_arguments() -> None:
         "-device virtio-net-device,netdev=net0,mac=02:00:00:00:00:05 "
         "-device virtio-serial-device -chardev socket,id=agent,fd=3 "
         "-device virtserialport,chardev=agent,name=gemel.agent "
+        "-add-fd fd=14,set=14 -chardev file,id=console,path=/dev/fdset/14,append=on "
+        "-device virtconsole,chardev=console "
         "-device virtio-balloon-device,free-page-reporting=on"
     )
 

@@ -9,6 +9,7 @@ from gemel.runtime.microvm import artifacts
 #: For every guest. The agent is the initrd's /init; a panic ends the VM (with QEMU's -no-reboot).
 _ALWAYS = (
     "panic=-1",
+    "console=hvc0",  # the relay listens to it: nothing comes but what is critical
     "reboot=t",
     "random.trust_cpu=on",
     "rcupdate.rcu_expedited=1",

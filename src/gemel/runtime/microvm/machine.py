@@ -24,6 +24,7 @@ AGENT_FD = 3
 FIRST_DISK_FD = 4
 MEMORY_FD = 12
 QMP_FD = 13
+CONSOLE_FD = 14
 FIRST_TAP_FD = 16
 FIRST_SHARE_FD = 64
 MIB = 1 << 20
@@ -224,6 +225,10 @@ def _devices(machine: Machine, *, plugged: bool) -> Iterator[str]:
         yield from ("-device", f"virtio-scsi-device,id={_PLUG},bus=virtio-mmio-bus.0")
     yield from ("-device", "virtio-serial-device", "-chardev", f"socket,id=agent,fd={AGENT_FD}")
     yield from ("-device", f"virtserialport,chardev=agent,name={PORT_NAME}")
+    # its kernel's last words
+    yield from ("-add-fd", f"fd={CONSOLE_FD},set={CONSOLE_FD}")
+    yield from ("-chardev", f"file,id=console,path=/dev/fdset/{CONSOLE_FD},append=on")
+    yield from ("-device", "virtconsole,chardev=console")
     # what the guest frees goes back to the host
     yield from ("-device", "virtio-balloon-device,free-page-reporting=on")
 
@@ -338,6 +343,7 @@ def relay_records(machine: Machine, job: Job) -> Iterator[Record]:
     for cgroup in job.cgroups:
         yield ("cgroup", str(cgroup))
     yield ("agent", str(AGENT_FD))
+    yield ("console", str(CONSOLE_FD))
     for number, disk in enumerate(machine.disks):
         access = "rw" if disk.writable else "ro"
         yield ("disk", str(FIRST_DISK_FD + number), str(disk.path), access)
