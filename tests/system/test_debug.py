@@ -187,23 +187,27 @@ def test_waiting_for_the_debugger(engine: EngineProcess, project: Path) -> None:
         dap.close()
 
 
-def test_gdbserver(engine: EngineProcess, project: Path) -> None:
+@pytest.mark.parametrize("service", ["box", "vm"])
+def test_gdbserver(engine: EngineProcess, project: Path, service: str) -> None:
     """gdb on this machine's side reads the service's registers over the forwarded port."""
-    with debugging(engine, project, "box", "--attach", "gdb", "--no-launch") as port:
+    with debugging(engine, project, service, "--attach", "gdb", "--no-launch") as port:
         gdb = ["gdb", "-nx", "-batch", "-ex", "set sysroot /nowhere"]
         gdb += ["-ex", f"target remote 127.0.0.1:{port}", "-ex", "info registers rip"]
         done = subprocess.run(gdb, capture_output=True, text=True, timeout=120)
         assert "rip" in done.stdout, done.stdout + done.stderr
 
 
-def test_a_breakpoint_of_node(engine: EngineProcess, tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("runtime", ["container", "microvm"])
+def test_a_breakpoint_of_node(engine: EngineProcess, tmp_path: Path, runtime: str) -> None:
     """Node's inspector is switched on in a service that did not ask for it."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("there is no Node.js on this machine to put into a service")
     (tmp_path / "main.js").write_text(NODE)
     binds = ["-v", f"{os.path.realpath(node)}:/usr/bin/node:ro", "-v", f"{tmp_path}:/app:ro"]
-    engine.gemel("run", "-d", "--name", "noded", *binds, "gemel/python", "node", "/app/main.js")
+    options = ("--name", "noded", "--runtime", runtime)
+    engine.gemel("run", "-d", *options, *binds, "gemel/python", "node", "/app/main.js")
     try:
         with debugging(engine, tmp_path, "noded", "--attach", "node") as port:
             frame = asyncio.run(_paused(port))
@@ -214,7 +218,7 @@ def test_a_breakpoint_of_node(engine: EngineProcess, tmp_path: Path) -> None:
 
 async def _paused(port: int) -> Any:
     """The frame in which Node stands, once a breakpoint of ours was hit (CDP)."""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(200):
         async with session.get(f"http://127.0.0.1:{port}/json") as answer:
             target = (await answer.json())[0]
         address = f"ws://127.0.0.1:{port}/{target['id']}"
