@@ -4,10 +4,15 @@
  * punches a hole into the file and then drops its own copies. The file is the template's,
  * sealed and shared with the other clones, so the hole is refused, and QEMU would keep the
  * copies too. Here the hole is skipped, for sealed files only: the copies are dropped, and what
- * the guest finds in a reported page (anything, by the device's rules) is what the template had. */
+ * the guest finds in a reported page (anything, by the device's rules) is what the template had.
+ *
+ * And it keeps QEMU from asking for a huge page for what is no bigger than one: of its ACPI tables'
+ * two megabytes, in each clone, a few kilobytes are used. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -33,4 +38,13 @@ int fallocate64(int fd, int mode, off64_t offset, off64_t length)
 int fallocate(int fd, int mode, off_t offset, off_t length)
 {
 	return fallocate64(fd, mode, offset, length);
+}
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+int madvise(void *address, size_t length, int advice)
+{
+	if (advice == MADV_HUGEPAGE && length <= HUGE_PAGE)
+		return 0;
+	return (int)syscall(SYS_madvise, address, length, advice);
 }
