@@ -307,6 +307,24 @@ def test_build_of_a_service(app: App) -> None:
     assert app("image", "inspect", f"{app.name}:built", check=False).returncode == 1
 
 
+def test_restart_takes_those_with_it_that_ask_for_it(app: App) -> None:
+    one = "image: IMAGE, command: sleep 600, stop_grace_period: 0s"
+    app.file(
+        f"services:\n  db: {{{one}}}\n"
+        f"  api: {{{one}, depends_on: {{db: {{condition: service_started, restart: true}}}}}}\n"
+        f"  web: {{{one}, depends_on: {{api: {{condition: service_started, restart: true}}}}}}\n"
+        f"  job: {{{one}, depends_on: [db], pid: 'service:db', ipc: 'service:db'}}\n"
+    )
+    app("up", "-d")
+    assert app("exec", "-T", "job", "ps").stdout.count("sleep 600") == 2  # db's and its own
+    told = app("restart", "db").stderr
+    assert [name for name in ("api", "web", "job") if f"{app.name}-{name}-1" in told] == [
+        "api", "web",
+    ]  # fmt: skip
+    assert "api" not in app("restart", "--no-deps", "db").stderr
+    app("down")
+
+
 def test_a_fixed_address_goes_on_to_what_is_made_anew(app: App) -> None:
     text = (
         "services: {web: {image: IMAGE, command: sleep 600, stop_grace_period: 0s,\n"

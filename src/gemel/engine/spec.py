@@ -61,6 +61,21 @@ def _other(core: Core, mode: str) -> Container:
     return other
 
 
+def _joined(core: Core, mode: str, kind: str, *, must: bool) -> str:
+    """``container:ID`` as the namespace's path; other modes as they are.
+
+    must: it is to be started; else the other one may be away: nothing is joined then.
+    """
+    if not mode.startswith("container:"):
+        return mode
+    try:
+        return f"/proc/{_other(core, mode).state.pid}/ns/{kind}"
+    except (Conflict, NotFound):
+        if must:
+            raise
+        return ""
+
+
 def network(core: Core, one: Container, namespace: Path | None) -> Network:
     """The instance's network. namespace: of its own, if it was given one."""
     mode = (one.request.host_config or HostConfig()).network_mode
@@ -289,12 +304,8 @@ def build(
     host = one.request.host_config or HostConfig()
     image = core.images.find(one.image_id)
     live = core.live.get(one.id)
-    pid_mode = host.pid_mode
-    if pid_mode.startswith("container:"):
-        pid_mode = f"/proc/{_other(core, pid_mode).state.pid}/ns/pid"
-    ipc_mode = host.ipc_mode
-    if ipc_mode.startswith("container:"):
-        ipc_mode = f"/proc/{_other(core, ipc_mode).state.pid}/ns/ipc"
+    pid_mode = _joined(core, host.pid_mode, "pid", must=write)
+    ipc_mode = _joined(core, host.ipc_mode, "ipc", must=write)
     return InstanceSpec(
         id=one.id,
         name=one.name,

@@ -143,9 +143,9 @@ LOG: Table = {
     **_refused("Type", "json-file, local, none, journald, k8s-file are all the engine's own log"),
     **_warned(
         "Config",
-        "of its options max-size alone is used",
-        lambda v: bool(set(v) - {"max-size"}),
-        "others than max-size",
+        "of a log's options max-size and max-file alone are used",
+        lambda v: bool(set(v) - {"max-size", "max-file"}),
+        "others than max-size and max-file",
     ),
 }
 BIND: Table = {

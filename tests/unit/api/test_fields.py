@@ -108,7 +108,7 @@ def test_what_has_no_effect_is_told(section: str, name: str) -> None:
     field = table(section)[name]
     value: Any = "some" if field.when is None or name != "EnableIPv4" else False
     value = [{}, {}] if name == "Config" else value
-    value = {"max-file": "3"} if section.endswith("LogConfig") else value
+    value = {"tag": "x"} if section.endswith("LogConfig") else value
     body = _within(section, {name.upper(): value})
     if field.fate is Fate.REFUSED:
         with pytest.raises(Unsupported, match=name):

@@ -77,7 +77,21 @@ def restart(app: App, names: tuple[str, ...], timeout: int | None, no_deps: bool
         path = f"/containers/{target.id}/restart"
         app.client.call("POST", path, query={"t": timeout}, timeout=limit).read()
 
-    for_each(app, resolve(app, names), work, "Restarting", "Started")
+    targets = resolve(app, names)
+    if names and not no_deps and app.has_project():
+        targets += _restarted_with(app, targets)
+    for_each(app, targets, work, "Restarting", "Started", order=needs(targets))
+
+
+def _restarted_with(app: App, chosen: list[Target]) -> list[Target]:
+    """What runs and depends on services of these with ``restart: true``, however far."""
+    others = [one for one in of_project(app) if one.running and one not in chosen]
+    done = {target.service for target in chosen}
+    found: list[Target] = []
+    while more := [one for one in others if done & set(one.restarts_with) and one not in found]:
+        found += more
+        done |= {target.service for target in more}
+    return found
 
 
 @command()

@@ -28,6 +28,8 @@ class Target(NamedTuple):
     """Services that it needs, as the label of Compose has them."""
     image: str = ""
     health: str = ""
+    restarts_with: tuple[str, ...] = ()
+    """Those of them that it is restarted with."""
 
     @property
     def running(self) -> bool:
@@ -50,6 +52,11 @@ def from_summary(entry: dict[str, Any]) -> Target:
             part.split(":")[0] for part in str(labels.get(DEPENDS_ON, "")).split(",") if part
         ),
         image=entry.get("Image", ""),
+        restarts_with=tuple(
+            part.split(":")[0]
+            for part in str(labels.get(DEPENDS_ON, "")).split(",")
+            if part.endswith(":true")
+        ),
     )
 
 
