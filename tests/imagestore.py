@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gemel.host import mounts, run
 from gemel.image.store import ImageStore
 from gemel.model.image import Image
@@ -29,6 +31,16 @@ def make_store(root: Path, **options: Any) -> ImageStore:
 def unmount_all(root: Path) -> None:
     for target in (root / "run" / "images").glob("*"):
         mounts.unmount(target)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
+    """A store of a test's own; tests import it by its name."""
+    store = make_store(tmp_path)
+    await store.prepare()
+    yield store
+    unmount_all(tmp_path)
+    await store.close()
 
 
 async def busybox(store: ImageStore, repo: str = "busybox", tag: str = "") -> Image:

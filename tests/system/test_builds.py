@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,9 @@ from gemel.errors import Failed, InvalidInput, NotFound, Unavailable
 from gemel.image.store import ImageStore
 from tests.images import busybox_tar, make_tar, stream
 from tests.imagestore import busybox, hostile, make_store, registry, statuses, unmount_all
+from tests.imagestore import store as store
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
-    store = make_store(tmp_path)
-    await store.prepare()
-    yield store
-    unmount_all(tmp_path)
-    await store.close()
 
 
 @pytest.fixture

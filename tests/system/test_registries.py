@@ -22,22 +22,14 @@ from gemel.errors import Failed, GemelError, InvalidInput, NotFound, Unavailable
 from gemel.host import run
 from gemel.image.store import ImageStore
 from tests.images import make_tar
-from tests.imagestore import busybox, free_port, make_store, statuses, unmount_all, wait_port
+from tests.imagestore import busybox, free_port, make_store, statuses, wait_port
+from tests.imagestore import store as store
 
 pytestmark = pytest.mark.root
 
 #: An address of documentation, on the loopback interface of the tests' own network namespace:
 #: other than for 127.0.0.0/8, nothing is trusted there without a certificate.
 FOREIGN = "198.51.100.7"
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
-    store = make_store(tmp_path)
-    await store.prepare()
-    yield store
-    unmount_all(tmp_path)
-    await store.close()
 
 
 def openssl(folder: Path, *words: str, input: bytes | None = None) -> bytes:
