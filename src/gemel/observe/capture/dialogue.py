@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 from gemel.observe.capture import mask
@@ -98,6 +99,15 @@ class Collector:
             return
         self.headers.append((name, mask.header(name, value)))
 
+    def raw_header(self, name: bytes, value: bytes) -> None:
+        """The same of bytes: most are as they were in the message before."""
+        self._room -= len(name) + len(value)
+        if self._room < 0:
+            self._cut = True
+            return
+        short = len(name) + len(value) <= mask.SHORT
+        self.headers.append(_short_shown(name, value) if short else _shown(name, value))
+
     def body(self, data: bytes) -> None:
         """More of the body."""
         self.size += len(data)
@@ -114,6 +124,15 @@ class Collector:
     def part(self) -> Part:
         """What was collected."""
         return make_part(bytes(self._body), self.size, self._cut, self.headers)
+
+
+def _shown(name: bytes, value: bytes) -> tuple[str, str]:
+    """A header as text, its secrets hidden."""
+    text = name.decode("latin-1")
+    return text, mask.header(text, value.decode("latin-1"))
+
+
+_short_shown = lru_cache(maxsize=4096)(_shown)
 
 
 def make_part(

@@ -74,10 +74,9 @@ class _Requests(_Side):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.asked is not None:
-            text, content = name.decode("latin-1"), value.decode("latin-1")
-            if text.lower() == "host":
-                self.asked.exchange.host = content[:256]
-            self.asked.request.header(text, content)
+            if len(name) == 4 and name.lower() == b"host":
+                self.asked.exchange.host = value[:256].decode("latin-1")
+            self.asked.request.raw_header(name, value)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -108,31 +107,33 @@ class _Responses(_Side):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.reason = ""
-        if self.asked is not None:
-            if self.asked.exchange.first_byte is None:
-                self.asked.exchange.first_byte = max(
-                    0.0, self.owner.now - self.asked.exchange.start
-                )
-            self.asked.response = Collector()
+        asked = self.asked
+        if asked is not None:
+            if asked.exchange.first_byte is None:
+                asked.exchange.first_byte = max(0.0, self.owner.now - asked.exchange.start)
+            asked.response = Collector()
 
     def on_status(self, status: bytes) -> None:
         self.reason += status[:128].decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.asked is not None:
-            self.asked.response.header(name.decode("latin-1"), value.decode("latin-1"))
+        asked = self.asked
+        if asked is not None:
+            asked.response.raw_header(name, value)
             if len(name) == len(_FAULT) and name.lower() == _FAULT:
-                self.asked.exchange.fault = value[:9].decode("latin-1")
+                asked.exchange.fault = value[:9].decode("latin-1")
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self.asked is not None:
-            self.asked.exchange.status = self.owner.responses.get_status_code()
-            self.asked.exchange.message = self.reason
+        asked = self.asked
+        if asked is not None:
+            asked.exchange.status = self.owner.responses.get_status_code()
+            asked.exchange.message = self.reason
 
     def on_body(self, body: bytes) -> None:
-        if self.asked is not None:
-            self.asked.response.body(body)
+        asked = self.asked
+        if asked is not None:
+            asked.response.body(body)
 
     def on_message_complete(self) -> None:
         self.inside = False

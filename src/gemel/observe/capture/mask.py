@@ -23,9 +23,17 @@ _JWT = re.compile(r"\beyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*)?")
 _SQL = re.compile(r"(\bpassword\s+)('(?:[^']|'')*'?)", re.IGNORECASE)
 
 
-@lru_cache(maxsize=4096)
+#: Length of a header up to which its masking is remembered.
+SHORT = 512
+
+
 def header(name: str, value: str) -> str:
     """The value of a header as it may be shown: the scheme, and the names of cookies, stay."""
+    short = len(name) + len(value) <= SHORT
+    return _short_header(name, value) if short else _header(name, value)
+
+
+def _header(name: str, value: str) -> str:
     lower = name.lower()
     if lower == "cookie":
         return _COOKIE.sub(rf"\1={HIDDEN}", value)
@@ -38,6 +46,9 @@ def header(name: str, value: str) -> str:
         scheme = _SCHEME.match(value)
         return f"{scheme[1]} {HIDDEN}" if scheme else HIDDEN
     return _plain(value)
+
+
+_short_header = lru_cache(maxsize=4096)(_header)
 
 
 def _plain(text: str) -> str:

@@ -67,9 +67,12 @@ class Exchange(msgspec.Struct):
 
     def weight(self) -> int:
         """Bytes of memory, about."""
-        parts = (self.request, self.response)
-        texts = sum(len(p.body) + sum(len(k) + len(v) + 150 for k, v in p.headers) for p in parts)
-        return 1500 + texts + len(self.path)
+        total = 1500 + len(self.path) + len(self.request.body) + len(self.response.body)
+        for headers in (self.request.headers, self.response.headers):
+            total += 150 * len(headers)
+            for name, value in headers:
+                total += len(name) + len(value)
+        return total
 
 
 class Call(msgspec.Struct, omit_defaults=True):
