@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal as signals
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,18 @@ from gemel.model.instance import (
     Usage,
 )
 from gemel.model.paths import Paths
-from gemel.runtime.base import PathStat
 from gemel.runtime.container import (
-    archive,
     bundle,
     debugging,
     execs,
     facts,
-    layer,
     monitor,
     roots,
     top,
     views,
 )
 from gemel.runtime.container.cgroup import Cgroups
+from gemel.runtime.container.copies import Copies
 from gemel.runtime.container.crun import Crun, Filters
 from gemel.runtime.container.monitor import Files, Record
 from gemel.runtime.container.streams import AttachStream, resize
@@ -74,7 +72,7 @@ class _Live:
         self.kept.clear()
 
 
-class ContainerRuntime:
+class ContainerRuntime(Copies):
     """``Runtime`` with crun and conmon. One for each engine."""
 
     name = RuntimeName.CONTAINER
@@ -463,49 +461,6 @@ class ContainerRuntime:
         limits = bundle.limits(resources, self._known_host())
         files.write(request, msgspec.json.encode(limits))
         await self._crun.call("update", "--resources", str(request), id)
-
-    # -- files --------------------------------------------------------------------------
-
-    async def read_archive(
-        self, spec: InstanceSpec, path: str, running: bool
-    ) -> AsyncIterator[bytes]:
-        async with self._view(spec) as root:
-            async for piece in archive.read(root, path):
-                yield piece
-
-    async def write_archive(
-        self,
-        spec: InstanceSpec,
-        path: str,
-        tar: AsyncIterator[bytes],
-        running: bool,
-        *,
-        keep: bool = True,
-    ) -> None:
-        if spec.security.readonly_rootfs and not archive.in_volume(spec, path):
-            raise Conflict("container rootfs is marked read-only")
-        async with self._view(spec) as root:
-            await archive.write(root, path, tar, keep)
-
-    async def read_root(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
-        skip = layer.foreign(spec)
-        async with self._view(spec) as root:
-            pieces = archive.packed(lambda tar: layer.pack(layer.RootPacker(tar, skip), root))
-            async with contextlib.aclosing(pieces):
-                async for piece in pieces:
-                    yield piece
-
-    async def read_changes(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
-        skip, upper = layer.foreign(spec), spec.layer / "upper"
-        await self.create(spec)
-        pieces = archive.packed(lambda tar: layer.pack(layer.LayerPacker(tar, skip), upper))
-        async with contextlib.aclosing(pieces):
-            async for piece in pieces:
-                yield piece
-
-    async def stat_path(self, spec: InstanceSpec, path: str, running: bool) -> PathStat:
-        async with self._view(spec) as root:
-            return await asyncio.to_thread(archive.facts, root, path)
 
     def _view(self, spec: InstanceSpec) -> contextlib.AbstractAsyncContextManager[Path]:
         """The root as the container sees it, running or not."""
