@@ -379,6 +379,33 @@ async def test_a_snapshot_of_a_running_service(fake: Fake, mode: str, why: str) 
         assert fake.log.read_text().count("goes on") == 2
 
 
+async def test_who_asks_for_a_snapshot_may_go(fake: Fake) -> None:
+    memory, state = memfile.make("memory", 4096), memfile.make("state")
+    (fake.folder / "disk").touch()
+    os.chown(fake.folder / "disk", fake.user, fake.user)
+    extra: tuple[Record, ...] = (
+        ("memory", "12", str(memory), str(state)),
+        ("qmp", "13"),
+        ("clone-ms", "3000"),
+        ("source",),
+        ("disk", "4", str(fake.folder / "disk"), "rw"),
+        ("clone-run", "/usr/bin/python3", "-I", "-S", "/guest.py", "source", "good"),
+    )
+    await fake.start("echo", extra=extra, passed=(memory, state))
+    targets = struct.pack("<III", memory, state, state)
+    _, writer = await channel.connect(fake.folder)
+    writer.write(encode(0, channel.SAVE, targets))
+    await writer.drain()
+    writer.close()
+    async with asyncio.timeout(DEADLINE):
+        while b"goes on" not in fake.log.read_bytes():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    os.close(memory)
+    os.close(state)
+    await fake.tell(15)
+    assert (await fake.end()).status == 128 + 15
+
+
 async def test_a_snapshot_that_cannot_be(fake: Fake) -> None:
     """Of a VM that was not made for it, or into what is no descriptor."""
     await fake.start("echo")

@@ -198,6 +198,8 @@ class Warm:
         """Remembers an instance that is to start; why it has no part in this, or nothing."""
         if not wanted(spec):
             return ""
+        # an engine that was killed may have left it
+        (spec.layer / disks.WARM_NAME).unlink(missing_ok=True)
         if reason := why_not(spec):
             return reason
         try:

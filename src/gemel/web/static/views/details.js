@@ -56,7 +56,7 @@ function facts(one, inspect) {
     ["Image", one.image],
     ["Command", [inspect.Path, ...inspect.Args].join(" ")],
     ["Runtime", one.runtime + (inspect.Boot ? `, ${inspect.Boot}` : "")],
-    ["Not cloned", inspect.BootReason],
+    [inspect.Boot === "cloned" ? "Not warm" : "Not cloned", inspect.BootReason],
     ["Networks", networks.join(", ")],
     ["Mounts", inspect.Mounts.map((m) => `${m.Name || m.Source} → ${m.Destination}${m.RW ? "" : " (read-only)"}`).join("\n")],
     ["Restart", inspect.HostConfig.RestartPolicy?.Name || "no"],

@@ -76,7 +76,7 @@ function summary(shown) {
     ["CPU", `${add("cpu").toFixed(0)} %`, "of one core"],
     ["Memory", bytes(add("memory")), "true cost"],
     ["Micro VMs", `${running.filter((one) => one.runtime === "microvm").length}`,
-      `${running.filter((one) => one.boot === "cloned").length} cloned`],
+      `${running.filter((one) => one.boot === "cloned" || one.boot === "warm").length} cloned`],
   ];
   if (!tiles.children.length) {
     tiles.append(...values.map(([name]) => h("div", { class: "tile" }, h("span", {}, name), h("b", {}), h("small", {}))));
