@@ -52,6 +52,8 @@ MOST = 3
 MOST_BYTES = 1 << 30
 #: Bytes that the devices' state may take. (It takes some hundred thousand.)
 STATE_MOST = 16 * MIB
+#: Seconds between a check that succeeds and the snapshot: its own connection is over then.
+SETTLE = 1.0
 #: After a failure no other one of the same service is tried for so many seconds.
 RETRY = 30.0
 #: Seconds for which a snapshot is kept when no instance is left that could use it.
@@ -333,6 +335,7 @@ class Warm:
 
     async def _take(self, id: str, facts: Facts) -> None:
         """Raises GemelError, OSError."""
+        await asyncio.sleep(SETTLE)
         async with self.still(id):
             if (self._paths.instance_run(id) / "paused").exists():
                 return
