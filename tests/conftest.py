@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,12 +50,15 @@ def _isolate() -> None:
 
 
 def _close_the_sources() -> None:
-    """Engines run from a folder that only root may enter, as after a clone in root's home."""
+    """Engines run from folders that only root may enter, as after a clone in root's home."""
     mounts.mount("closed", "/mnt", "tmpfs", data="mode=700")
-    closed = Path("/mnt/gemel")
-    closed.mkdir()
-    mounts.mount(str(engine.SOURCE.parent), closed, flags=mounts.Flag.BIND | mounts.Flag.REC)
-    engine.SOURCE = closed / "src"
+    for name, folder in (("gemel", engine.SOURCE.parent), ("python", Path(sys.prefix))):
+        closed = Path("/mnt", name)
+        closed.mkdir()
+        mounts.mount(str(folder), closed, flags=mounts.Flag.BIND | mounts.Flag.REC)
+    engine.SOURCE = Path("/mnt/gemel/src")
+    if sys.prefix != sys.base_prefix:
+        sys.executable = "/mnt/python/bin/python"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -34,6 +34,9 @@ import dns.opcode
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
+import dns.rdtypes.ANY.OPT  # the library imports a type's module when it first meets one, which
+import dns.rdtypes.ANY.PTR  # fails once the server is nobody, if root alone may enter the folder
+import dns.rdtypes.IN.A
 import dns.reversename
 import dns.rrset
 
