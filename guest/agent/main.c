@@ -53,8 +53,9 @@ static void power_off(void)
 		usleep(2000);
 	}
 	config_undo();
-	link_drain(host, 1000);
 	sync();
+	link_send(host, SESSION_CONTROL, G_OFF, 0, NULL, 0);
+	link_drain(host, 1000);
 	reboot(RB_POWER_OFF);
 	give_up("power-off failed");
 }
@@ -178,6 +179,8 @@ static void check_freezing(void)
 
 static void take_control(const struct frame *frame)
 {
+	char ignored[128];
+
 	switch (frame->type) {
 	case H_SHUTDOWN:
 		power_off();
@@ -187,8 +190,9 @@ static void take_control(const struct frame *frame)
 			  frame->length > PING_MAX ? PING_MAX : frame->length);
 		break;
 	case H_PREPARE:
-		/* clones of this guest may have shares, whatever it has itself */
+		/* clones of this guest may have shares, whatever it has itself; all have a loopback */
 		load_modules("virtiofs");
+		net_loopback(ignored, sizeof ignored);
 		break;
 	case H_REHEARSE:
 		rehearse(host, frame->payload, frame->length);

@@ -369,7 +369,6 @@ void net_undo(void)
 			ioctl(fd, SIOCSIFADDR, &none);
 	}
 	claimed_count = 0;
-	set_up((int)if_nametoindex("lo"), false);
 	if (fd >= 0)
 		close(fd);
 }

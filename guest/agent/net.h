@@ -17,7 +17,7 @@ struct nic {
 
 bool net_loopback(char *error, size_t size);
 bool net_configure(const struct nic *nic, char *error, size_t size);
-/* Takes back what was configured, but for MACs and names. */
+/* Takes back what net_configure() did, but for MACs and names. */
 void net_undo(void);
 
 /* Gives an interface that has this name already, and is up, another MAC and address. */

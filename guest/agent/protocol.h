@@ -56,6 +56,7 @@ enum guest_frame {
 	G_FROZEN = 76,
 	G_PROCESSES = 77,
 	G_CLOCK = 78,
+	G_OFF = 79,
 };
 
 enum error_kind {

@@ -441,6 +441,13 @@ static void control_frame(struct relay *r, const struct frame *f)
         r->asked[f->type] = false;
         answer(r, f, true);
         break;
+    case G_OFF: /* all is on the disks: what the kernel does to power off nobody needs */
+        if (r->state != STOPPING) {
+            broke(r, "an end that was not asked for");
+            return;
+        }
+        r->state = DONE;
+        break;
     case G_CLOCK:
         if (!clock_answer(r, f))
             broke(r, "a time that was not asked for");
@@ -465,7 +472,7 @@ void guest_read(struct relay *r)
         bool more = queue_used(&r->from_guest) > before;
         int found;
         while (r->state != DONE && (found = frame_next(&r->from_guest, &f)) != 0) {
-            if (found < 0 || f.type < G_HELLO || f.type > G_CLOCK) {
+            if (found < 0 || f.type < G_HELLO || f.type > G_OFF) {
                 broke(r, "a frame that is none");
                 return;
             }

@@ -326,7 +326,7 @@ def fuzz(seed):
     chance = random.Random(int(seed))
     if chance.random() < 0.7:
         come_up()
-    noise(chance, [*range(63, 79), 255, 0], [0, 1, 1, 1, 2, 3, 2**31, 2**32 - 1])
+    noise(chance, [*range(63, 80), 255, 0], [0, 1, 1, 1, 2, 3, 2**31, 2**32 - 1])
 
 
 def noise(chance, kinds, sessions):

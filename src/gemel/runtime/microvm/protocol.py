@@ -86,6 +86,7 @@ class FromGuest(enum.IntEnum):
     FROZEN = 76
     PROCESSES = 77
     CLOCK = 78
+    OFF = 79
 
 
 class ErrorKind(enum.IntEnum):
