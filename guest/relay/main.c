@@ -188,6 +188,8 @@ static void check_deadlines(struct relay *r)
         return;
     if (r->state == BOOTING)
         boot_again(r);
+    else if (r->state == STANDING_BY && r->launch.standby_fd)
+        standby_rest(r);
     else if (r->state == STOPPING)
         r->state = DONE;
     else if (r->warm.hooking)
@@ -325,6 +327,7 @@ static bool boot_again_otherwise(struct relay *r)
                 r->taken ? "another takes its place" : "boots cold", r->because,
                 *r->error_tail ? "; the VMM said: " : "", r->error_tail);
     vm_end(r);
+    unlink("spent");
     if (r->launch.warm_disk)
         unlink(r->launch.warm_disk);
     r->launch.cloning = r->taken;

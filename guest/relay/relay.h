@@ -117,6 +117,7 @@ void vm_hear_console(struct relay *r);
 /* standby.c */
 void standby_rehearse(struct relay *r);
 void standby_ready(struct relay *r);
+void standby_rest(struct relay *r);
 void standby_read(struct relay *r);
 /* Whether the process that ended was the one that moves the taps. */
 bool standby_moved(struct relay *r, pid_t pid, int status);

@@ -14,7 +14,22 @@
 #include "relay.h"
 #include "standbynet.h"
 
-enum { FIRST_SET = 64 }; /* of the descriptors that the VMM is handed; as in standby.py */
+enum { FIRST_SET = 64, /* of the descriptors that the VMM is handed; as in standby.py */
+       REST_MS = 3000  /* the guest tells what memory it has freed two seconds later */ };
+
+static void say_to_vmm(struct relay *r, const char *command)
+{
+    size_t n = strlen(command);
+    if (r->state != DONE && send(r->qmp, command, n, MSG_NOSIGNAL) != (ssize_t)n)
+        relay_fail(r, "failed", "cannot command the VMM: %s", strerror(errno));
+}
+
+/* Until it is needed the VM stands still, which takes no CPU time at all. */
+void standby_rest(struct relay *r)
+{
+    r->deadline = 0;
+    say_to_vmm(r, "{\"execute\":\"stop\"}\n");
+}
 
 /* With fresh randomness: the guest's kernel makes secrets of its own when it first needs them. */
 void standby_rehearse(struct relay *r)
@@ -34,7 +49,7 @@ void standby_ready(struct relay *r)
 {
     standbynet_quiet(r);
     r->state = STANDING_BY;
-    r->deadline = 0;
+    r->deadline = now_ms() + REST_MS;
     relay_tell(r, "standby\n");
 }
 
@@ -94,6 +109,14 @@ static void leave(struct relay *r)
     r->guest_log_size = 0;
 }
 
+/* What the VMM has used before is no cost of the instance. */
+static void note_spent(const struct relay *r)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%lld\n", (long long)r->cpu_before);
+    write_whole("spent", text);
+}
+
 static void take_over(struct relay *r)
 {
     static struct launch next;
@@ -106,6 +129,8 @@ static void take_over(struct relay *r)
     }
     r->launched_at = now_ms();
     r->cpu_before = vm_cpu_ms(r);
+    if (!r->deadline)
+        say_to_vmm(r, "{\"execute\":\"cont\"}\n");
     hand_over_disks(r, &next);
     if (r->state == DONE || !standbynet_move(r, &next))
         return;
@@ -121,6 +146,7 @@ static void take_over(struct relay *r)
         return;
     }
     r->taken = true;
+    note_spent(r);
     r->deadline = now_ms() + r->launch.config_ms;
     relay_tell(r, "taken\n");
 }

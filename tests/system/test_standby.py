@@ -226,6 +226,8 @@ async def test_each_is_its_own_machine(vm: Harness, bridge: str, with_machine_id
     assert len(users) == len(specs) and 0 not in users
     usage = await vm.runtime.usage(specs[-1].id)
     assert 0 < usage.pids < 5
+    spent = relay.read_spent(vm.paths.instance_run(specs[-1].id))
+    assert spent > 0 and usage.true_cpu_ns > 0
 
 
 def _user(vm: Harness, spec: InstanceSpec) -> int:

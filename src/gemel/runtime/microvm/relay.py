@@ -146,6 +146,14 @@ def read_boot(folder: Path) -> tuple[str, str]:
     return (word, reason) if word in ("warm", "cloned", "cold") else ("cold", "")
 
 
+def read_spent(folder: Path) -> int:
+    """Nanoseconds of CPU time that its VMM had used before it became the instance's."""
+    try:
+        return int((folder / "spent").read_text()) * 1_000_000
+    except (OSError, ValueError):
+        return 0
+
+
 def read_pids(folder: Path) -> tuple[int, int] | None:
     """Process ids of relay and VMM, once the service runs."""
     try:

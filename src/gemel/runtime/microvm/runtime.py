@@ -226,6 +226,7 @@ class MicroVmRuntime:
                 pid = await self._take_over(spec, machine, tools, early, guest, kind)
             if pid is None:
                 pid = await self._launch(spec, machine, tools, early, guest)
+        self.standbys.started()
         folder = self._folder(spec.id)
         if guest is None:
             files.write(folder / "boot", f"cold {reason}\n".encode())
@@ -477,7 +478,7 @@ class MicroVmRuntime:
             read_bytes=told.get("read_bytes", 0),
             write_bytes=told.get("write_bytes", 0),
             true_memory=await asyncio.to_thread(memory.proportional, pids),
-            true_cpu_ns=procs.cpu_ns(pids),
+            true_cpu_ns=max(0, procs.cpu_ns(pids) - relay.read_spent(self._folder(id))),
         )
 
     async def processes(self, id: str, ps_args: str) -> tuple[list[str], list[list[str]]]:

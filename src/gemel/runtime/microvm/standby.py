@@ -234,6 +234,10 @@ class Standbys:
         self.drop_all()
         await asyncio.gather(*self._clearing, return_exceptions=True)
 
+    def started(self) -> None:
+        """An instance has started: its service comes first now."""
+        self._started_at = time.monotonic()
+
     def want(self, tools: Tools, machine: Machine, kind: Kind) -> None:
         """An instance of the kind starts, or will: soon there is to be a VM for the next one."""
         self._started_at = time.monotonic()
