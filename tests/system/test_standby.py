@@ -22,10 +22,10 @@ from tests.conformance.conftest import KINDS, Harness, Image
 from tests.conformance.conftest import image as image
 from tests.engine import IMAGE, EngineProcess
 from tests.system.conftest import _engine
+from tests.system.relayfake import DEADLINE, Fake, fake
+from tests.system.relayfake import sanitized as sanitized
 from tests.system.test_clones import CLOCK, FACTS, bridge, clock_error, nic, runtime
 from tests.system.test_clones import with_machine_id as with_machine_id
-from tests.system.test_microvm import DEADLINE, Fake, fake
-from tests.system.test_microvm import sanitized as sanitized
 
 pytestmark = pytest.mark.root
 
