@@ -24,6 +24,8 @@ INTERVAL = 30 * SECOND
 TIMEOUT = 30 * SECOND
 START_INTERVAL = 5 * SECOND
 RETRIES = 3
+REST = 3.0
+"""Of a start, checks may take a quarter: so many times as long as one took there is none."""
 KEEP_RESULTS = 5
 KEEP_OUTPUT = 4096
 RESTART_LABEL = "gemel.restart-on-unhealthy"
@@ -55,12 +57,10 @@ async def keep(core: Core, one: Container, sick: Sick) -> None:
     period = check.start_period / SECOND
     # what is a copy of a healthy service need not be waited for
     at_once = core.runtime(one).boot(one.id)[0] == "warm" and one.state.health == "starting"
+    took = 0.0
     while not live.ended.is_set():
         starting = one.state.health == "starting" and time.monotonic() - begun < period
-        interval = (check.start_interval or START_INTERVAL) if starting else check.interval
-        pause = (interval or INTERVAL) / SECOND
-        if starting:
-            pause = min(pause, (check.interval or INTERVAL) / SECOND)
+        pause = wait(check, starting, took)
         if at_once:
             pause, at_once = 0.0, False
         with contextlib.suppress(TimeoutError):
@@ -69,10 +69,24 @@ async def keep(core: Core, one: Container, sick: Sick) -> None:
                 return
         if one.state.status == "paused":
             continue
+        asked = time.monotonic()
         await _once(core, one, check, begun)
+        took = time.monotonic() - asked
         restart = (one.request.labels or {}).get(RESTART_LABEL) == "true"
         if one.state.health == "unhealthy" and restart:
             return await sick(one)
+
+
+def wait(check: HealthConfig, starting: bool, took: float) -> float:
+    """Seconds until the next check. took: those of the last one.
+
+    While it starts, what checks take is taken from the start itself: a check that takes long, as
+    under emulation, comes less often, but never less than when the start is over.
+    """
+    usual = (check.interval or INTERVAL) / SECOND
+    if not starting:
+        return usual
+    return min(max((check.start_interval or START_INTERVAL) / SECOND, REST * took), usual)
 
 
 async def _once(core: Core, one: Container, check: HealthConfig, begun: float) -> None:

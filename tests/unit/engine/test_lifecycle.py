@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gemel.engine import lifecycle
+from gemel.engine import health, lifecycle
 from gemel.errors import CommandNotFound, Conflict, Failed, NotModified
 from gemel.model.docker import HostConfig, RestartPolicy
 from gemel.model.image import HealthConfig
@@ -173,6 +173,13 @@ async def test_failures_while_it_starts_do_not_count(engine: FakeEngine) -> None
     one = await engine.run("sleep", "1000", healthcheck=starting)
     await engine.until(lambda: check.runs >= 5)
     assert one.state.health == "starting"
+
+
+def test_checks_take_a_quarter_of_a_start_at_most() -> None:
+    second = 1000 * MILLISECOND
+    check = HealthConfig(test=["CMD", "x"], interval=5 * second, start_interval=second // 2)
+    assert [health.wait(check, True, took) for took in (0, 0.1, 0.5, 60)] == [0.5, 0.5, 1.5, 5]
+    assert health.wait(check, False, 60) == 5
 
 
 async def test_a_check_that_hangs_fails(engine: FakeEngine) -> None:
