@@ -7,12 +7,10 @@ import contextlib
 import logging
 import os
 import signal as signals
-import tarfile
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
@@ -30,20 +28,18 @@ from gemel.model.instance import (
 )
 from gemel.model.paths import Paths
 from gemel.runtime import base
-from gemel.runtime.container.archive import in_volume, packed
 from gemel.runtime.microvm import (
-    archive,
     build,
     channel,
     debugging,
     disks,
     idle,
-    layer,
     listing,
     probe,
     relay,
     setup,
 )
+from gemel.runtime.microvm.copies import Copies
 from gemel.runtime.microvm.idle import IdleVms
 from gemel.runtime.microvm.machine import Copy, Guest, Job, Limits, Machine, why_no_clone
 from gemel.runtime.microvm.protocol import (
@@ -74,7 +70,7 @@ STANDBY_LABEL = "gemel.standby"
 BOOTS_PER_CPU = 2
 
 
-class MicroVmRuntime:
+class MicroVmRuntime(Copies):
     """base.Runtime for micro VMs. All that it must know of a running one is in its run folder."""
 
     name = RuntimeName.MICROVM
@@ -504,55 +500,6 @@ class MicroVmRuntime:
             return
         async with self._idle.open(spec) as folder:
             yield folder
-
-    async def read_archive(
-        self, spec: InstanceSpec, path: str, running: bool
-    ) -> AsyncIterator[bytes]:
-        """By a tar inside the guest."""
-        async with self._files(spec, running) as folder:
-            async for piece in archive.read(folder, path):
-                yield piece
-
-    async def write_archive(
-        self,
-        spec: InstanceSpec,
-        path: str,
-        tar: AsyncIterator[bytes],
-        running: bool,
-        *,
-        keep: bool = True,
-    ) -> None:
-        """By a tar inside the guest. Raises Conflict where the instance is read-only."""
-        if spec.security.readonly_rootfs and not in_volume(spec, path):
-            raise Conflict("its root is read-only", resolution="write into one of its volumes")
-        async with self._files(spec, running) as folder:
-            await archive.write(folder, path, tar)
-
-    def read_root(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
-        """From a tar of the guest's."""
-        return self._repacked(spec, running, layer.whole)
-
-    def read_changes(self, spec: InstanceSpec, running: bool) -> AsyncIterator[bytes]:
-        """From a tar of the guest's, compared with the image."""
-        return self._repacked(spec, running, layer.changed)
-
-    async def _repacked(
-        self,
-        spec: InstanceSpec,
-        running: bool,
-        make: Callable[[IO[bytes], InstanceSpec, tarfile.TarFile], None],
-    ) -> AsyncIterator[bytes]:
-        with tempfile.TemporaryFile(dir=self._paths.instance(spec.id)) as file:
-            async with self._files(spec, running) as folder:
-                await layer.receive(folder, spec, file)
-            async with contextlib.aclosing(packed(lambda out: make(file, spec, out))) as pieces:
-                async for piece in pieces:
-                    yield piece
-
-    async def stat_path(self, spec: InstanceSpec, path: str, running: bool) -> base.PathStat:
-        """By a stat inside the guest."""
-        async with self._files(spec, running) as folder:
-            return await archive.stat(folder, path)
 
 
 def _why_cold(spec: InstanceSpec) -> str | None:
