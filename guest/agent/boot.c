@@ -53,6 +53,19 @@ void load_modules(const char *wanted)
 	}
 }
 
+/* The kernel starts us without standard streams if its console is not there yet (its driver is a
+ * module). Nothing else may get their numbers: a new process puts its own streams there. */
+static void hold_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd < 2);
+	if (fd > 2)
+		close(fd);
+}
+
 void boot(void)
 {
 	const unsigned long strict = MS_NOSUID | MS_NODEV | MS_NOEXEC;
@@ -62,6 +75,7 @@ void boot(void)
 	    mount("proc", "/proc", "proc", strict, NULL) < 0 ||
 	    mount("sysfs", "/sys", "sysfs", strict, NULL) < 0)
 		give_up("cannot mount the kernel's file systems: %s", strerror(errno));
+	hold_streams();
 	put_file("/proc/self/oom_score_adj", "-1000");
 	load_modules("");
 	if (!cgroup_setup())
