@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from bench.measure import Aim, Case, Once, in_turns, timed
-from bench.peers import IMAGE, Field, Gemel, Peer
+from bench.peers import DOCKER, IMAGE, Field, Gemel, Peer, command
 from bench.wire import first_answer
 from gemel.host import namespaces
 
@@ -77,13 +78,32 @@ def _calls(field: Field, bind: str = "") -> dict[str, Once]:
     return calls
 
 
+def _command_line(field: Field, rounds: int, seconds: float) -> Case:
+    """``run --rm IMAGE true``, the start of the program included."""
+    gemel, docker = field.gemel(), field.dockerd()
+    argv: list[str | Path] = [*gemel.cli, "run", "--rm", "--runtime", "microvm", IMAGE, "true"]
+
+    def run_one() -> float:
+        _stands_by(gemel)
+        return timed(lambda: command(argv, gemel.env, Path("/")))
+
+    calls: dict[str, Once] = {"micro VM that stood by": run_one}
+    if docker is not None:
+        other: list[str | Path] = [DOCKER, "run", "--rm", IMAGE, "true"]
+        calls["docker on dockerd"] = lambda: timed(lambda: command(other, docker.env, Path("/")))
+    aims = [Aim(1, "docker on dockerd", "micro VM that stood by")]
+    case = Case("vm", "run --rm IMAGE true, by command line", aims=aims)
+    return in_turns(case, calls, min(rounds, 7), seconds)
+
+
 def run(field: Field, rounds: int, seconds: float) -> list[Case]:
     """Nothing mounted but the image."""
     calls = _calls(field)
     calls["micro VM that stood by"] = _once(field.gemel(), "microvm", standby=True)
     aims = [Aim(2.5, of="cold micro VM"), Aim(1, "dockerd container", "micro VM that stood by")]
     case = Case("vm", "create to first HTTP answer", aims=aims)
-    return [in_turns(case, calls, min(rounds, 7), seconds)]
+    case = in_turns(case, calls, min(rounds, 7), seconds * 0.8)
+    return [case, _command_line(field, rounds, seconds * 0.2)]
 
 
 def run_bind(field: Field, rounds: int, seconds: float) -> list[Case]:
