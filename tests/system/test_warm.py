@@ -202,7 +202,7 @@ services:
       - sleep 3; cat /proc/sys/kernel/random/uuid > /tmp/seed; httpd -f -p 80 -h /tmp
     x-gemel:
       snapshot: warm
-      healthcheck: {http: /seed, port: 80, start_interval: 500ms, start_period: 90s, timeout: 20s}
+      healthcheck: {http: /seed, port: 80, interval: 1s, start_period: 90s, timeout: 20s}
 """
 
 

@@ -167,6 +167,20 @@ async def test_health_follows_the_check(engine: FakeEngine) -> None:
     assert one.state.health == ""
 
 
+async def test_a_warm_replica_is_checked_at_once(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(FakeRuntime, "boot", lambda self, id: ("warm", ""))
+    monkeypatch.setattr(FakeRuntime, "healthy", lambda self, id: told.append(id))
+    check = Check(engine.world)
+    check.status = 0
+    rarely = HealthConfig(test=["CMD", "check"], interval=10**6 * MILLISECOND)
+    one = await engine.run("sleep", "1000", healthcheck=rarely)
+    await engine.until(lambda: one.state.health == "healthy")
+    assert told == [one.id]
+
+
 async def test_failures_while_it_starts_do_not_count(engine: FakeEngine) -> None:
     check = Check(engine.world)
     starting = check.config(retries=1, start_period=10**6 * MILLISECOND)
