@@ -123,6 +123,13 @@ def test_the_archive_is_one_that_cpio_reads(tmp_path: Path) -> None:
     assert (tmp_path / "x/modules/virtio.ko").read_bytes() == b"one"
 
 
+@pytest.mark.parametrize("size", [0, 1, 3300, 3900, 4095, 4096])
+def test_an_archive_leaves_the_last_page_of_memory_alone(size: int) -> None:
+    archive = initrd.cpio([initrd.program("init", b"x" * size)])
+    assert len(archive) % 4096 == 0
+    assert archive.rstrip(b"\0").endswith(b"TRAILER!!!")
+
+
 def test_only_static_programs_are_taken() -> None:
     header = bytearray(64)
     header[:5] = b"\x7fELF\x02"

@@ -21,6 +21,10 @@ from gemel.model.paths import Paths
 from gemel.runtime.microvm import modules, slots
 from gemel.runtime.microvm.kernels import Kernel
 
+#: An archive is so many bytes or a multiple. QEMU loads it at the end of the guest's memory, with
+#: its last page to spare unless the archive has a part in it, and newer firmware has put the ACPI
+#: tables there. A guest whose tables are overwritten comes to no timer, and hangs.
+PAGE = 4096
 #: Folders that the agent mounts on.
 FOLDERS = ("dev", "proc", "sys", "modules", ".gemel", "gemel")
 
@@ -55,6 +59,7 @@ def cpio(entries: Iterable[Entry]) -> bytes:
     for number, entry in enumerate(entries, 1):
         parts += _cpio_entry(number, entry)
     parts += _cpio_entry(0, Entry("TRAILER!!!", 0))
+    parts.append(bytes(-sum(map(len, parts)) % PAGE))
     return b"".join(parts)
 
 
