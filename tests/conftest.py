@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 import sys
@@ -62,6 +63,8 @@ def _close_the_sources() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # tests send it to commands, which ignore it when a shell has begun all this in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # with xdist the workers isolate themselves; the controller runs no test
     controller = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if os.geteuid() == 0 and not controller:

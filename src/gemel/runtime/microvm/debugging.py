@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 from gemel.errors import Failed, GemelError
@@ -76,8 +77,11 @@ def answer(fd: int, size: int, request: tuple[int, bytes, int, int]) -> bytes:
 class Disk:
     """The toolbox's image as one guest's disk, for as long as a debug session needs it."""
 
-    def __init__(self, image: Path) -> None:
+    def __init__(self, image: Path, keep: bool) -> None:
+        """keep: until the VM ends, since a debugged process goes on using libraries from it, and
+        with them the guest's mount of it stays: one whose disk is gone is good for nothing more."""
         self.image = image
+        self.keep = keep
         self.users = 0
         self._session = Session(FIRST_EXEC, tty=True)
         self._task: asyncio.Task[None] | None = None
@@ -87,14 +91,15 @@ class Disk:
         """Whether it still answers."""
         return self._task is not None and not self._task.done()
 
-    async def open(self, folder: Path) -> None:
-        """Hands it to the guest. Raises NotFound, Failed."""
+    async def open(self, folder: Path, over: Callable[[], object]) -> None:
+        """Hands it to the guest. over: called when it is gone. Raises NotFound, Failed."""
         fd = os.open(self.image, os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = -(-os.fstat(fd).st_size // BLOCK) * BLOCK
             frames = list(message(FIRST_EXEC, ToGuest.EXEC, [("disk", str(size))]))
             await self._session.open(folder, frames)
             self._task = asyncio.create_task(self._serve(fd, size))
+            self._task.add_done_callback(lambda _: over())
         except BaseException:
             os.close(fd)
             raise
@@ -128,11 +133,12 @@ class Debugging:
         self._locks: dict[Path, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, folder: Path, image: Path, process: Process) -> Session:
-        """A program of the toolbox. folder: the VM's run folder. Raises as Runtime.debug."""
+    async def start(self, folder: Path, image: Path, process: Process, keep: bool) -> Session:
+        """A program of the toolbox. folder: the VM's run folder. keep: the disk, until the VM
+        ends. Raises as Runtime.debug."""
         lock = self._locks.setdefault(folder, asyncio.Lock())
         async with lock:
-            disk = await self._disk(folder, image)
+            disk = await self._disk(folder, image, keep)
             disk.users += 1
         session = Session(FIRST_EXEC, tty=process.tty)
         try:
@@ -157,24 +163,37 @@ class Debugging:
         async with stack:
             await session.wait()
 
-    async def _disk(self, folder: Path, image: Path) -> Disk:
+    async def _disk(self, folder: Path, image: Path, keep: bool) -> Disk:
         known = self._disks.get(folder)
-        if known is not None and known.alive and known.users:
-            if known.image != image:
+        if known is not None and known.alive:
+            if known.image == image:
+                return known
+            if known.users:
                 raise Failed(
                     "another toolbox is in use there", resolution="end the other debug session"
                 )
-            return known
-        disk = Disk(image)
-        await disk.open(folder)
+            await known.close()
+        disk = Disk(image, keep)
+        await disk.open(folder, lambda: self._over(folder, disk))
         self._disks[folder] = disk
         return disk
 
+    def _over(self, folder: Path, disk: Disk) -> None:
+        """Its VM has ended, or it broke the rules."""
+        if self._disks.get(folder) is disk and not disk.users:
+            task = asyncio.create_task(self._forget(folder, disk))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
     async def _release(self, folder: Path, disk: Disk) -> None:
+        disk.users -= 1
+        if not (disk.users or (disk.keep and disk.alive)):
+            await self._forget(folder, disk)
+
+    async def _forget(self, folder: Path, disk: Disk) -> None:
         async with self._locks.setdefault(folder, asyncio.Lock()):
-            disk.users -= 1
             if disk.users:
-                return
+                return  # someone came meanwhile
             if self._disks.get(folder) is disk:
                 del self._disks[folder]
             await disk.close()

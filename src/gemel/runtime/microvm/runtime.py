@@ -439,7 +439,8 @@ class MicroVmRuntime(Copies):
         async with contextlib.AsyncExitStack() as stack:
             folder = await stack.enter_async_context(self._files(spec, running))
             with _running():
-                session = await self._debugging.start(folder, toolbox.root_image, process)
+                image = toolbox.root_image
+                session = await self._debugging.start(folder, image, process, keep=running)
             # what holds an idle VM goes when the session does
             self._debugging.then(session, stack.pop_all())
         return session

@@ -73,13 +73,16 @@ def _gemel():
                     sys.path.remove(path)
                 if before is None:
                     os.environ.pop(name, None)
-            if pydevd.get_global_debugger() is not None:
+            # pydevd forgets its debugger some time after the editor has gone, or does not
+            attached = getattr(sys, '_gemel_attached', False)
+            if attached or pydevd.get_global_debugger() is not None:
                 raise RuntimeError('attached before')
             api = debugpy.server.api
             def connect(address, settings):  # as debugpy.listen, with our adapter
                 api._settrace(host=address[0], port=address[1], wait_for_ready_to_run=False,
                               block_until_connected=True, **settings)
             api._starts_debugging(connect)(('127.0.0.1', {port}))
+            sys._gemel_attached = True
             said += ' ' + debugpy.__version__
         except BaseException:
             said = traceback.format_exc()
