@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -95,11 +96,21 @@ class Fake:
         await channel.tell(self.folder, encode(SERVICE, ToGuest.SIGNAL, encode_u32(signal_number)))
 
     def check(self) -> None:
-        """No sanitizer has complained, and nothing runs any more."""
+        """No sanitizer has complained, and soon nothing runs any more."""
         assert not [path.read_text() for path in self.folder.glob("sanitizer*")]
+        end = time.monotonic() + 10
+        while (left := self._processes()) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not left
+
+    def _processes(self) -> list[str]:
+        found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
-                assert f"Uid:\t{self.user}\t" not in Path(f"/proc/{pid}/status").read_text()
+                status = Path(f"/proc/{pid}/status").read_text()
+                if f"Uid:\t{self.user}\t" in status:
+                    found.append(status)
+        return found
 
 
 @pytest.fixture

@@ -318,7 +318,8 @@ async def test_many_execs_at_once(guest: Guest) -> None:
 async def test_a_terminal(guest: Guest) -> None:
     session = guest.exec("sh", more=[("tty", "40", "100"), ("env", "PS1=%")])
     await session.until("b'%' in s.out")
-    await session.write(b"tty; stty size; echo $TERM; sleep 100\n")
+    # what tells that it runs is itself the program in the foreground, which ^C is for
+    await session.write(b"tty; stty size; sh -c 'echo $TERM; exec sleep 100'\n")
     await session.until("b'xterm' in s.out.replace(b'$TERM', b'')")
     assert b"/dev/pts/" in session.out and b"40 100" in session.out
     await session.write(b"\x03")
