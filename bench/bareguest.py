@@ -24,6 +24,7 @@ from gemel.runtime.microvm import disks, initrd, modules, probe, tools
 from gemel.runtime.microvm.cmdline import kernel_command_line
 from gemel.runtime.microvm.machine import (
     AGENT_FD,
+    CONSOLE_FD,
     DEFAULT_MEMORY,
     DEFAULT_MEMORY_KVM,
     FIRST_DISK_FD,
@@ -130,6 +131,8 @@ class BareGuest:
         fds = {AGENT_FD: agent.detach(), FIRST_TAP_FD: _tap()}
         for number, disk in enumerate(machine.disks, FIRST_DISK_FD):
             fds[number] = os.open(disk.path, os.O_RDWR if disk.writable else os.O_RDONLY)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        fds[CONSOLE_FD] = os.open(folder / "console", flags, 0o600)
 
         try:
             with (folder / "log").open("ab") as log:
