@@ -213,6 +213,29 @@ def _check_contents(engine: EngineProcess, seen: list[dict[str, Any]]) -> None:
     assert "GET /vm/5" in table
 
 
+def test_what_lives_for_a_moment_is_named(engine: EngineProcess) -> None:
+    engine.ok("POST", "/networks/create", {"Name": "calls"})
+    engine.ok("POST", "/gemel/traffic")
+    server = run(engine, "server", "sh", "-c", "echo hi > /tmp/hi; httpd -f -p 80 -h /tmp")
+    ask = "until wget -q -O- http://server/hi; do sleep 0.1; done"
+    run(engine, "first", "sh", "-c", ask)
+    until(engine, "first", "hi")
+    names = {f"moment{n}" for n in range(8)}
+    for name in sorted(names):
+        one = run(engine, name, "wget", "-q", "-O-", "http://server/hi", AutoRemove=True)
+        engine.call("POST", f"/containers/{one}/wait")  # or it is gone already
+
+    def seen() -> set[str]:
+        found = [e for e in recorded(engine, "--to", "server") if e["path"] == "/hi"]
+        assert all(e["source"].get("name") for e in found), found
+        return {e["source"]["name"] for e in found if e["status"] == 200}
+
+    engine.settle(lambda: names <= seen(), "not all calls are recorded")
+    for name in ("first", server):
+        engine.ok("DELETE", f"/containers/{name}?force=1")
+    engine.ok("DELETE", "/networks/calls")
+
+
 def test_services_do_not_notice_when_the_capture_dies(engine: EngineProcess) -> None:
     engine.ok("POST", "/gemel/traffic")
     pid = int((engine.paths.run / "traffic" / "pid").read_text().split()[0])

@@ -124,6 +124,10 @@ class Coalesced:
             self._done = upto
 
 
+async def nobody() -> None:
+    """Nobody looks: there is nothing to wait for."""
+
+
 class Core:
     """See the module's text."""
 
@@ -151,6 +155,8 @@ class Core:
         self.sync_ports = Coalesced(self._ports)
         self.observers: list[Callable[[], None]] = []
         """Called when addresses or ports of networks change; they neither wait nor raise."""
+        self.observed: Callable[[], Awaitable[None]] = nobody
+        """Waits, for a bounded time, until those who look know of what was changed last."""
         self.otlp = False
         """Whether services find an OTLP endpoint at the gateways of their networks."""
         self.stand_ins: list[Callable[[], list[Endpoint]]] = []

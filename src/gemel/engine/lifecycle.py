@@ -124,6 +124,7 @@ class Lifecycle:
             live.upcoming()
             undo.callback(live.ended.set)
             await runtime.create(full)
+            await core.observed()
             one.state.started_at = now()
             one.state.health = "starting" if health.wanted(one) else ""
             one.state.failing_streak = 0

@@ -28,6 +28,7 @@ class Observing:
         self.marks = marks
         self.traffic = Traffic(core.paths.run, self.snapshot)
         core.observers.append(self.traffic.notice)
+        core.observed = self.traffic.caught_up
         self.points: Callable[[], Awaitable[list[Point]]] = _no_points
 
     def snapshot(self) -> Snapshot:

@@ -24,6 +24,8 @@ START, TAKE = 20.0, 5.0
 ATTEMPTS = 5
 #: Seconds between two looks at whether the network has changed.
 SETTLE = 0.01
+#: Seconds that an instance's start waits for the process to know of it.
+AWAIT = 1.0
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -41,6 +43,8 @@ class Traffic:
         self._look = look
         self._changed = asyncio.Event()
         self._holds = asyncio.Event()
+        self._noticed = self._told = 0
+        self._telling: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self.problem = ""
         """Why it does not run."""
@@ -53,7 +57,26 @@ class Traffic:
 
     def notice(self) -> None:
         """The network has changed. Costs nothing, never waits."""
+        self._noticed += 1
         self._changed.set()
+
+    async def caught_up(self) -> None:
+        """Waits until the process knows of all that was noticed, AWAIT seconds at most.
+
+        An instance that starts after this is seen from its first packet on. Never raises.
+        """
+        wanted = self._noticed
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AWAIT):
+                while self._holds.is_set() and self._told < wanted:
+                    if self._telling is None:
+                        self._telling = asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._telling)
+
+    def _tell_waiting(self) -> None:
+        telling, self._telling = self._telling, None
+        if telling is not None:
+            telling.set_result(None)
 
     async def start(self) -> bool:
         """Makes sure that it captures. False: it did already. Raises Failed."""
@@ -111,6 +134,7 @@ class Traffic:
                 log.warning("the capturing process: %s", error)
             finally:
                 self._holds.clear()
+                self._tell_waiting()
                 if writer is not None:
                     writer.close()
             attempts += 1
@@ -123,6 +147,7 @@ class Traffic:
 
     async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._changed.clear()
+        noticed = self._noticed
         async with asyncio.timeout(TAKE):
             writer.write(msgspec.json.encode(Order(snapshot=self._look())) + b"\n")
             await writer.drain()
@@ -130,6 +155,8 @@ class Traffic:
         self.pid = done.pid
         if done.error:
             raise Failed(done.error)
+        self._told = noticed
+        self._tell_waiting()
 
     async def _open(self) -> _Streams:
         one = await asyncio.to_thread(helper.connect, self._folder)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemel.observe.capture.directory import LINGER, Directory
 from gemel.observe.capture.flows import Flows, server_name
 from gemel.observe.capture.records import Exchange, Peer
 from gemel.observe.capture.tcp import HELD, Gap, Stream
@@ -17,12 +18,14 @@ from tests.unit.observe.wire import ACK, CLIENT, FIN, RST, SERVER, Frame, Wire
 GET = b"GET /a HTTP/1.1\r\nHost: b\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
+PEERS = {CLIENT: Peer(name="a"), SERVER: Peer(name="b", service="back")}
+
 
 def read(*frames: Frame) -> list[Exchange]:
     """The exchanges that the frames hold."""
     found: list[Exchange] = []
     flows = Flows(found.append)
-    flows.peers = {CLIENT: Peer(name="a"), SERVER: Peer(name="b", service="back")}
+    flows.directory.learn(PEERS, 0.0)
     for at, frame in frames:
         flows.packet(at, frame)
     assert flows.failures == 0
@@ -360,7 +363,7 @@ def by_address(frame: Frame) -> Frame:
 def test_a_call_by_a_virtual_address_is_told_of_who_answered(seen_twice: bool) -> None:
     found: list[Exchange] = []
     flows = Flows(found.append)
-    flows.peers = {CLIENT: Peer(name="a"), SERVER: Peer(name="b", service="back")}
+    flows.directory.learn(PEERS, 0.0)
     flows.lead({SERVER: (VIRTUAL,), "10.0.0.3": (VIRTUAL,)})
     for source in (40000, 40000, 40001):  # the same port again, and another
         wire = Wire(source=source)
@@ -374,3 +377,29 @@ def test_a_call_by_a_virtual_address_is_told_of_who_answered(seen_twice: bool) -
     assert {(e.target.name, e.target.service, e.target.port) for e in found} == {("b", "back", 80)}
     assert flows.gaps == flows.failures == 0
     assert len(flows) == (2 if seen_twice else 0)  # what was seen twice has not ended
+
+
+def test_ends_are_named_as_late_as_they_are_known() -> None:
+    found: list[Exchange] = []
+    flows = Flows(found.append)
+    wire = Wire()
+    for at, frame in wire.open():
+        flows.packet(at, frame)
+    flows.directory.learn(PEERS, 0.0)
+    for at, frame in (wire.ask(GET), wire.answer(OK)):
+        flows.packet(at, frame)
+    (one,) = found
+    assert (one.source.name, one.target.name, one.target.port) == ("a", "b", 80)
+
+
+def test_who_has_gone_is_still_named_for_a_while() -> None:
+    directory = Directory()
+    directory.learn(PEERS, 0.0)
+    directory.learn({SERVER: PEERS[SERVER]}, 1.0)
+    assert directory.find(CLIENT, 5).name == "a"
+    directory.learn({SERVER: PEERS[SERVER], CLIENT: Peer(name="new")}, 2.0)
+    assert directory.find(CLIENT, 5) == Peer(CLIENT, 5, name="new")
+    directory.learn({}, 3.0)
+    assert [directory.find(one, 0).name for one in (CLIENT, SERVER)] == ["new", "b"]
+    directory.learn({}, 4.0 + LINGER)
+    assert directory.find(CLIENT, 0) == Peer(CLIENT)

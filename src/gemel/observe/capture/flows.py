@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gemel.observe.capture.database import Postgres, Redis
 from gemel.observe.capture.dialogue import Dialogue, Link, Lost
+from gemel.observe.capture.directory import Directory
 from gemel.observe.capture.http1 import Http1, Upgraded
 from gemel.observe.capture.http2 import PREFACE, Http2
-from gemel.observe.capture.records import Exchange, Peer
+from gemel.observe.capture.records import Exchange
 from gemel.observe.capture.tcp import Gap, Piece, Stream
 
 log = logging.getLogger("gemel.capture")
@@ -217,7 +218,7 @@ class Flows:
     def __init__(self, record: Callable[[Exchange], None]) -> None:
         self._record = record
         self._flows: dict[bytes, tuple[Flow, bool]] = {}
-        self.peers: Mapping[str, Peer] = {}
+        self.directory = Directory()
         self._virtual: dict[bytes, list[bytes]] = {}
         self._number = 0
         self.packets = self.gaps = self.evicted = self.failures = 0
@@ -231,6 +232,15 @@ class Flows:
             socket.inet_aton(one): [socket.inet_aton(address) for address in addresses]
             for one, addresses in virtual.items()
         }
+
+    def _over(self, exchange: Exchange) -> None:
+        """Records it. An end that had no name at its first packet may have one by now."""
+        find = self.directory.find
+        if not exchange.source.name:
+            exchange.source = find(exchange.source.address, exchange.source.port)
+        if not exchange.target.name:
+            exchange.target = find(exchange.target.address, exchange.target.port)
+        self._record(exchange)
 
     def packet(self, at: float, frame: bytes) -> None:
         """Takes an Ethernet frame; what is no TCP over IPv4 is passed over. Never raises."""
@@ -282,7 +292,7 @@ class Flows:
                 if not flow.other:
                     flow.other = key
                     port = struct.unpack("!H", key[8:10])[0]
-                    flow.link.target = self._peer(_address(key[:4]), port)
+                    flow.link.target = self.directory.find(_address(key[:4]), port)
                 return address + key[4:]
         return key
 
@@ -311,24 +321,19 @@ class Flows:
             client = not flags & _ACK
         else:
             client = bool(_METHOD.match(data) or data.startswith(PREFACE[:16])) or other < port
-        ends = (self._peer(source, port), self._peer(target, other))
+        find = self.directory.find
+        ends = (find(source, port), find(target, other))
         if not client:
             ends = ends[::-1]
         if len(self._flows) >= 2 * FLOWS:
             self._evict(at)
         self._number += 1
-        flow = Flow(Link(self._number, *ends, self._record), at)
+        flow = Flow(Link(self._number, *ends, self._over), at)
         if not flags & _SYN:
             flow.lost = True
         self._flows[key] = (flow, client)
         self._flows[_reverse(key)] = (flow, not client)
         return flow, client
-
-    def _peer(self, address: str, port: int) -> Peer:
-        known = self.peers.get(address)
-        if known is None:
-            return Peer(address, port)
-        return Peer(address, port, known.instance, known.name, known.service, known.project)
 
     def _remove(self, key: bytes, at: float, reset: bool) -> None:
         found = self._flows.pop(key, None)

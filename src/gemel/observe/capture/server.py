@@ -102,7 +102,8 @@ class Server:
         self._owned = True
         try:
             while True:
-                self.flows.peers = snapshot.peers
+                self._ready()  # who sent what waits is named by whom it was known as then
+                self.flows.directory.learn(snapshot.peers, time.monotonic())
                 self.flows.lead(snapshot.virtual)
                 done = Done(os.getpid())
                 try:
