@@ -52,25 +52,25 @@ async def keep(core: Core, one: Container, sick: Sick) -> None:
     """Checks until the container ends."""
     check = one.request.healthcheck
     assert check is not None
-    live = core.live[one.id]
+    over = core.live[one.id].over  # the end of this run: later runs have checks of their own
     begun = time.monotonic()
     period = check.start_period / SECOND
     # what is a copy of a healthy service need not be waited for
     at_once = core.runtime(one).boot(one.id)[0] == "warm" and one.state.health == "starting"
     took = 0.0
-    while not live.ended.is_set():
+    while not over.is_set():
         starting = one.state.health == "starting" and time.monotonic() - begun < period
         pause = wait(check, starting, took)
         if at_once:
             pause, at_once = 0.0, False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
-                await live.ended.wait()
+                await over.wait()
                 return
         if one.state.status == "paused":
             continue
         asked = time.monotonic()
-        await _once(core, one, check, begun)
+        await _once(core, one, check, begun, over)
         took = time.monotonic() - asked
         restart = (one.request.labels or {}).get(RESTART_LABEL) == "true"
         if one.state.health == "unhealthy" and restart:
@@ -89,10 +89,12 @@ def wait(check: HealthConfig, starting: bool, took: float) -> float:
     return min(max((check.start_interval or START_INTERVAL) / SECOND, REST * took), usual)
 
 
-async def _once(core: Core, one: Container, check: HealthConfig, begun: float) -> None:
+async def _once(
+    core: Core, one: Container, check: HealthConfig, begun: float, over: asyncio.Event
+) -> None:
     began = now()
     status, output = await probe(core, one, check)
-    if core.live[one.id].ended.is_set():
+    if over.is_set() or not one.state.running:  # it has ended, or is being tidied up after
         return
     state = one.state
     state.health_log = [

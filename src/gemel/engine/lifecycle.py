@@ -38,6 +38,9 @@ STEADY = 10.0
 LOST = "nothing is left of its run: the machine was restarted, or the engine killed at its end"
 KILL_WAIT = 20.0
 """Seconds in which a killed instance must be gone."""
+REMOVE_TRIES = 5
+"""How often what is to be removed is ended: somebody may start it again."""
+_ALIVE = ("running", "paused", "restarting")
 
 
 class Lifecycle:
@@ -280,8 +283,7 @@ class Lifecycle:
 
     async def stop(self, one: Container, timeout: int | None, signal: str) -> None:
         """Signal, wait, kill. Raises NotModified if it does not run."""
-        if one.state.status == "restarting":
-            await self._give_up_restart(one, self.core.live[one.id])
+        if await self._give_up_restart(one):
             return
         if one.state.status == "running":
             try:
@@ -294,6 +296,8 @@ class Lifecycle:
         number = signal_number(signal or one.request.stop_signal)
         # under the lock: a start that is under way is waited for
         async with self.core.locked(one) as live:
+            if await self._stay_ended(one, live):  # it has just ended by itself
+                return
             if not one.state.running:
                 raise NotModified(f"container {one.name} is not running")
             live.stopping = True
@@ -306,15 +310,23 @@ class Lifecycle:
             await self._kill_hard(one, live)
         self.core.emit(one, "stop")
 
-    async def _give_up_restart(self, one: Container, live: Live) -> None:
-        async with live.lock:
-            live.stopping = True
-            one.state.stopped_by_user = True
-            if one.state.status == "restarting":
-                one.state.status = "exited"
-                live.settled.set()
-                await self.core.save(one)
+    async def _give_up_restart(self, one: Container) -> bool:
+        """Has what is between two runs stay ended; whether that was so."""
+        if one.state.status != "restarting":
+            return False
+        async with self.core.locked(one) as live:  # a start that is under way is waited for
+            return await self._stay_ended(one, live)
+
+    async def _stay_ended(self, one: Container, live: Live) -> bool:
+        if one.state.status != "restarting":
+            return False
+        live.stopping = True
+        one.state.stopped_by_user = True
+        one.state.status = "exited"
+        live.settled.set()
+        await self.core.save(one)
         self.core.emit(one, "stop")
+        return True
 
     async def _kill_hard(self, one: Container, live: Live) -> None:
         self.core.emit(one, "kill", signal=9)
@@ -383,36 +395,57 @@ class Lifecycle:
         """Removes it, running ones with force only. Raises Conflict."""
         core = self.core
         live = core.live[one.id]
-        if one.state.status in ("running", "paused", "restarting"):
+        for _ in range(REMOVE_TRIES):
+            if one.state.status in _ALIVE and force:
+                await self._end(one, live)
+            async with live.lock:
+                if one.id not in core.containers:
+                    return
+                if one.state.status not in _ALIVE:
+                    await self._remove(one)
+                    break
+                # somebody has started it meanwhile
             if not force:
-                raise Conflict(
-                    f"cannot remove container {one.name!r}: container is {one.state.status}: "
-                    "stop the container before removing or force remove"
-                )
-            if one.state.status == "restarting":
-                await self._give_up_restart(one, live)
-            else:
-                with contextlib.suppress(Conflict):
-                    await self.kill(one, "KILL")
-        async with live.lock:
-            if one.id not in core.containers:
-                return
-            one.state.status = "removing"
-            full = spec.build(core, one, rootfs=None, namespace=None, write=False)
-            await core.runtime(one).remove(full)
-            # the folder first: a crash between the two leaves a record that is removed again
-            await _remove_folder(core.paths.instance(one.id))
-            await core.store.delete("container", [one.id])
-            del core.containers[one.id]
-        core.emit(one, "destroy")
+                break
+        if one.id in core.containers:
+            raise Conflict(
+                f"cannot remove container {one.name!r}: container is {one.state.status}: "
+                "stop the container before removing or force remove"
+            )
+        try:
+            if volumes:
+                await self._remove_anonymous(one)
+        finally:
+            self._removed(one, live)
+
+    async def _end(self, one: Container, live: Live) -> None:
+        """Whatever it does, it does not run. Raises Conflict."""
+        with contextlib.suppress(Conflict, NotFound):
+            if not await self._give_up_restart(one):
+                await self.kill(one, "KILL")
+        # also one that ended by itself, which is not yet told
+        if one.state.running and not await _within(live.ended, KILL_WAIT):
+            raise Conflict(f"container {one.name} does not end after SIGKILL")
+
+    async def _remove(self, one: Container) -> None:
+        core = self.core
+        one.state.status = "removing"
+        full = spec.build(core, one, rootfs=None, namespace=None, write=False)
+        await core.runtime(one).remove(full)
+        # the folder first: a crash between the two leaves a record that is removed again
+        await _remove_folder(core.paths.instance(one.id))
+        await core.store.delete("container", [one.id])
+        del core.containers[one.id]
+
+    def _removed(self, one: Container, live: Live) -> None:
+        """Tells those who wait for it."""
+        self.core.emit(one, "destroy")
         live.settled.set()
         live.stopped()
         live.gone.set()
         for future in live.exits:
             if not future.done():
                 future.set_result(one.state.exit_code)
-        if volumes:
-            await self._remove_anonymous(one)
 
     async def _remove_anonymous(self, one: Container) -> None:
         from gemel.engine.volumes import delete
