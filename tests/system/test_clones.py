@@ -197,7 +197,7 @@ async def test_each_clone_is_its_own_machine(
     # on a host that lets a guest wait for long its clock can only be told so well
     assert errors[MANY // 2] < CLOCK and errors[-1] < 20 * CLOCK, errors
     # one template for them all
-    assert len(runtime(vm).templates.kinds) == 1
+    assert len(runtime(vm).boots.templates.kinds) == 1
 
 
 async def test_the_clock_is_right_after_a_stop_and_a_pause(vm: Harness) -> None:
@@ -260,7 +260,7 @@ def _spoilt_memory(guest: Guest) -> Guest:
 @pytest.mark.parametrize("spoil", [_spoilt_state, _spoilt_memory])
 async def test_a_broken_template_is_dropped_for_a_cold_boot(vm: Harness, spoil: object) -> None:
     assert callable(spoil)
-    templates = runtime(vm).templates
+    templates = runtime(vm).boots.templates
     first = await vm.start(vm.spec("true"))
     assert runtime(vm).boot(first.id) == ("cloned", "")
     (kind,) = templates.kinds
@@ -331,7 +331,7 @@ async def test_a_runtime_that_closes_leaves_no_template(vm: Harness) -> None:
             await asyncio.sleep(0.002)
     await vm.runtime.close()
     assert list(folder.iterdir()) == []
-    assert runtime(vm).templates.kinds == []
+    assert runtime(vm).boots.templates.kinds == []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             line = Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -180,7 +180,7 @@ async def vm(
 async def standing(made: MicroVmRuntime) -> None:
     """Waits until one stands by."""
     async with asyncio.timeout(DEADLINE):
-        while not made.standbys._ready:  # noqa: ASYNC110
+        while not made.boots.standbys._ready:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -83,7 +83,7 @@ async def until(what: Callable[[], bool]) -> None:
 
 async def snapshot(vm: Harness, spec: InstanceSpec) -> None:
     """Has one taken of the instance."""
-    warm = runtime(vm).warm
+    warm = runtime(vm).boots.warm
     vm.runtime.healthy(spec.id)
     await until(lambda: not warm._making)
     assert len(warm._ready) == 1, warm._failed
@@ -155,7 +155,7 @@ async def test_what_fails_is_started_as_others_are(vm: Harness, warm_image: Path
     await vm.exec(first, "touch", "/tmp/fail")
     held = await vm.runtime.exec(first.id, Process(argv=("sleep", "1000")))
     vm.runtime.healthy(first.id)
-    warm = runtime(vm).warm
+    warm = runtime(vm).boots.warm
     await until(lambda: bool(warm._failed))
     assert "programs run in it" in str(warm._failed)
     await held.kill(9)

@@ -156,7 +156,7 @@ async def _standby(core: Core) -> list[Json]:
     runtime = core.runtimes[RuntimeName.MICROVM]
     if not isinstance(runtime, MicroVmRuntime):
         return []
-    return [_check("standby", OK, runtime.standbys.told())]
+    return [_check("standby", OK, runtime.boots.standbys.told())]
 
 
 async def _guest_kernel(core: Core) -> list[Json]:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import os
 import signal as signals
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from gemel.errors import Conflict, GemelError, InvalidInput, NotFound, Unsupported
+from gemel.errors import Conflict, InvalidInput, NotFound, Unsupported
 from gemel.host import cgroups, files, memory, procs
 from gemel.model.instance import (
     Capabilities,
@@ -39,9 +34,11 @@ from gemel.runtime.microvm import (
     relay,
     setup,
 )
+from gemel.runtime.microvm.boots import Boots, Start
 from gemel.runtime.microvm.copies import Copies
 from gemel.runtime.microvm.idle import IdleVms
-from gemel.runtime.microvm.machine import Copy, Guest, Job, Limits, Machine, why_no_clone
+from gemel.runtime.microvm.machine import Limits
+from gemel.runtime.microvm.machinery import Machinery
 from gemel.runtime.microvm.protocol import (
     CONTROL,
     FIRST_EXEC,
@@ -55,19 +52,6 @@ from gemel.runtime.microvm.protocol import (
     encode_u32,
     message,
 )
-from gemel.runtime.microvm.standby import Standbys
-from gemel.runtime.microvm.templates import RETRY, Kind, Templates, kind_of
-from gemel.runtime.microvm.tools import Tools, find_tools
-from gemel.runtime.microvm.warm import Warm
-
-log = logging.getLogger("gemel.microvm")
-
-#: A service's label that has it booted cold always: ``off``.
-SNAPSHOT_LABEL = "gemel.snapshot"
-#: A service's label that has it started in a VM of its own from the beginning: ``off``.
-STANDBY_LABEL = "gemel.standby"
-#: VMs that come up at once, for each of the host's CPUs.
-BOOTS_PER_CPU = 2
 
 
 class MicroVmRuntime(Copies):
@@ -87,81 +71,46 @@ class MicroVmRuntime(Copies):
     )
 
     def __init__(self, paths: Paths, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
         self._paths = paths
-        self._limits = limits or Limits()
-        self._tools: asyncio.Task[Tools] | None = None
-        self._verdict: asyncio.Task[probe.Verdict] | None = None
         self._watches: dict[str, asyncio.Task[Exit]] = {}
         self._specs: dict[str, InstanceSpec] = {}
         self._early: dict[str, list[channel.Session]] = {}
         self._left: set[channel.Session] = set()
         self._debugging = debugging.Debugging()
-        self.templates = Templates(paths, self._limits)
-        self.warm = Warm(paths)
-        self._not_plugged = (0.0, "")
-        # more at once are no faster, and each is slow then: some miss their deadlines
-        self._boots = asyncio.Semaphore(BOOTS_PER_CPU * (os.cpu_count() or 1))
-        self.standbys = Standbys(paths, self._limits, self.templates, self._boots.locked)
-        self._ahead: set[asyncio.Task[Any]] = set()
-        self._idle = IdleVms(paths, self._limits, self._machinery)
+        self._machinery = Machinery(paths)
+        self._idle = IdleVms(paths, limits, self._machinery.both)
+        self.boots = Boots(paths, limits, self._machinery)
 
     async def prepare(self) -> None:
         """Makes folders. Tools are looked for when the first micro VM starts."""
         files.folder(self._paths.root / "microvm")
         files.folder(self._paths.run / "instances")
         await self._idle.sweep()
-        await self.standbys.sweep()
-        await self.templates.sweep()
+        await self.boots.sweep()
 
     async def close(self) -> None:
         """Lets go of watchers; the VMs go on."""
-        tasks = [
-            *self._watches.values(),
-            *self._ahead,
-            *filter(None, (self._tools, self._verdict)),
-        ]
+        tasks = list(self._watches.values())
         self._watches.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.boots.close()
+        await self._machinery.close()
         await self._debugging.close()
         for session in list(self._left):
             await session.end(hang_up=False)
         await self._idle.close()
-        await self.standbys.close()
-        await self.templates.close()
-        await self.warm.close()
-
-    async def tools(self) -> Tools:
-        """Programs, kernel and initrd; looked for once, again after a failure."""
-        if self._tools is None or (self._tools.done() and _failed(self._tools)):
-            self._tools = asyncio.create_task(
-                find_tools(self._paths, lambda line: log.info("%s", line))
-            )
-        return await asyncio.shield(self._tools)
 
     async def verdict(self) -> probe.Verdict:
         """KVM or emulation, and why; probed once."""
-        tools = await self.tools()
-        if self._verdict is None or (self._verdict.done() and _failed(self._verdict)):
-            self._verdict = asyncio.create_task(_examine(self._paths, tools))
-        return await asyncio.shield(self._verdict)
+        return await self._machinery.verdict()
 
     async def new_kernel(self) -> None:
         """Has what starts from now on look again for kernel and initrd; templates of others go."""
-        for task in filter(None, (self._tools, self._verdict)):
-            if not task.done():  # who waits for it gets its answer still
-                self._ahead.add(task)
-                task.add_done_callback(self._ahead.discard)
-        self._tools = self._verdict = None
-        kernel = (await self.tools()).kernel
-        for kind in self.templates.kinds:
-            if all(path != str(kernel.vmlinux) for path, *_ in kind.made_from):
-                self.templates.drop(kind)
-        self.standbys.drop_all()
-
-    async def _machinery(self) -> tuple[Tools, bool]:
-        return await self.tools(), (await self.verdict()).usable_kvm
+        self._machinery.forget()
+        self.boots.keep_only((await self._machinery.tools()).kernel)
 
     def _folder(self, id: str) -> Path:
         return self._paths.instance_run(id)
@@ -172,140 +121,11 @@ class MicroVmRuntime(Copies):
     async def create(self, spec: InstanceSpec) -> None:
         """Makes the instance's disk, and begins with a template for it if there is none."""
         await disks.ensure_layer(self._paths, spec.layer)
-        if _why_cold(spec) is None:
-            task = asyncio.create_task(self._make_ahead(spec))
-            self._ahead.add(task)
-            task.add_done_callback(self._ahead.discard)
-
-    async def _make_ahead(self, spec: InstanceSpec) -> None:
-        """What goes wrong here is told when the instance starts."""
-        with contextlib.suppress(GemelError, OSError):
-            tools, kvm = await self._machinery()
-            machine = await build.machine(self._paths, tools, kvm, spec)
-            if why_no_clone(machine) is None:
-                kind = await asyncio.to_thread(kind_of, tools, machine)
-                self.templates.prepare(tools, machine, kind)
-                if _may_stand_by(spec):
-                    self.standbys.want(tools, machine, kind)
-
-    @contextlib.asynccontextmanager
-    async def _template(
-        self, tools: Tools, machine: Machine, spec: InstanceSpec
-    ) -> AsyncIterator[tuple[Kind, Guest | None, str]]:
-        """What to clone while the block runs, or None and why the VM boots cold."""
-        kind = await asyncio.to_thread(kind_of, tools, machine)
-        reason = _why_cold(spec) or why_no_clone(machine)
-        at, refused = self._not_plugged
-        if refused and (machine.shares or machine.volumes) and time.monotonic() - at < RETRY:
-            reason = reason or refused
-        if reason is not None:
-            yield kind, None, reason
-            return
-        async with self.templates.borrow(tools, machine, kind) as (guest, why):
-            yield kind, guest, why
-
-    async def _boot(
-        self, spec: InstanceSpec, machine: Machine, tools: Tools, early: list[channel.Session]
-    ) -> int:
-        """Starts the relay, with a snapshot or a template where there is one."""
-        unfit = await self.warm.note(spec)
-        if self.warm.takes_part(spec.id) and _why_cold(spec) is None:
-            kind = await asyncio.to_thread(kind_of, tools, machine)
-            async with self.warm.borrow(spec, kind) as found:
-                if not isinstance(found, str):
-                    return await self._boot_copy(spec, machine, tools, early, *found)
-            unfit = found
-            machine = msgspec.structs.replace(machine, source=True)
-        async with self._template(tools, machine, spec) as (kind, guest, reason), self._boots:
-            pid = None
-            if guest is not None:
-                pid = await self._take_over(spec, machine, tools, early, guest, kind)
-            if pid is None:
-                pid = await self._launch(spec, machine, tools, early, guest)
-        self.standbys.started()
-        folder = self._folder(spec.id)
-        if guest is None:
-            files.write(folder / "boot", f"cold {reason}\n".encode())
-            return pid
-        word, why = await asyncio.to_thread(relay.read_boot, folder)
-        if why.startswith(relay.NOT_PLUGGED):
-            self._not_plugged = (time.monotonic(), why)
-        elif word != "cloned":  # a cold boot has worked, so it was the template's fault
-            self.templates.drop(kind, why)
-        else:
-            if machine.source:
-                self.warm.started(spec.id, kind)
-            if unfit:
-                files.write(folder / "boot", f"cloned {unfit}\n".encode())
-        return pid
-
-    async def _job(
-        self, spec: InstanceSpec, tools: Tools, early: list[channel.Session], guest: Guest | None
-    ) -> Job:
-        """What its relay is told, in a folder where nothing else is."""
-        folder = self._folder(spec.id)
-        await self._clear(spec.id)
-        files.folder(folder)
-        files.folder(spec.log.parent)
-        disks.use(spec.layer)
-        job = await build.job(tools, self._limits, spec, folder, self._cgroup(spec.id))
-        early += [s for s in self._early.pop(spec.id, []) if not s.closed]
-        return msgspec.structs.replace(job, attached=len(early), guest=guest)
-
-    async def _launch(
-        self,
-        spec: InstanceSpec,
-        machine: Machine,
-        tools: Tools,
-        early: list[channel.Session],
-        guest: Guest | None,
-        copy: Copy | None = None,
-    ) -> int:
-        job = await self._job(spec, tools, early, guest)
-        job = msgspec.structs.replace(job, copy=copy)
-        folder = self._folder(spec.id)
-        return await relay.launch(tools.relay, machine, job, lambda: _attach_all(folder, early))
-
-    async def _take_over(
-        self,
-        spec: InstanceSpec,
-        machine: Machine,
-        tools: Tools,
-        early: list[channel.Session],
-        guest: Guest,
-        kind: Kind,
-    ) -> int | None:
-        """Starts it in a VM that stands by; None if there is none, or it fails."""
-        if not _may_stand_by(spec):
-            return None
-        one = self.standbys.take(kind, machine)
-        self.standbys.want(tools, machine, kind)
-        if one is None:
-            return None
-        job = await self._job(spec, tools, early, guest)
-        folder = self._folder(spec.id)
-        return await one.start(machine, job, lambda: _attach_all(folder, early))
-
-    async def _boot_copy(
-        self,
-        spec: InstanceSpec,
-        machine: Machine,
-        tools: Tools,
-        early: list[channel.Session],
-        guest: Guest,
-        copy: Copy,
-    ) -> int:
-        """A warm replica; if that fails the relay boots it cold, and says why."""
-        async with self._boots:
-            pid = await self._launch(spec, machine, tools, early, guest, copy)
-        word, why = await asyncio.to_thread(relay.read_boot, self._folder(spec.id))
-        if word != "warm":
-            self.warm.failed(spec.id, why)
-        return pid
+        self.boots.prepare(spec)
 
     def healthy(self, id: str) -> None:
         """Where warm replicas are wanted, a snapshot is taken in the background."""
-        self.warm.healthy(id)
+        self.boots.warm.healthy(id)
 
     def boot(self, id: str) -> tuple[str, str]:
         """How a running instance came up (``warm``, ``cloned``, ``cold``), and why not better."""
@@ -319,9 +139,18 @@ class MicroVmRuntime(Copies):
         early: list[channel.Session] = []
         try:
             await self._idle.end(spec.id)
-            tools, kvm = await self._machinery()
+            tools, kvm = await self._machinery.both()
             machine = await build.machine(self._paths, tools, kvm, spec)
-            pid = await self._boot(spec, machine, tools, early)
+            start = Start(
+                spec=spec,
+                tools=tools,
+                machine=machine,
+                folder=folder,
+                group=self._cgroup(spec.id),
+                streams=early,
+                join=lambda: self._early.pop(spec.id, []),
+            )
+            pid = await self.boots.boot(start)
         except BaseException:
             for stream in [*early, *self._early.pop(spec.id, [])]:
                 await stream.close()
@@ -344,7 +173,7 @@ class MicroVmRuntime(Copies):
         alive = relay.read_pids(folder) is not None and await idle.runs(folder)
         if alive or folder.exists():
             self._watch(spec)
-            self.warm.adopt(spec)
+            self.boots.warm.adopt(spec)
         return alive
 
     async def wait(self, id: str) -> Exit:
@@ -371,7 +200,7 @@ class MicroVmRuntime(Copies):
         for stream in self._early.pop(spec.id, []):
             await stream.close()
         await self._idle.end(spec.id)
-        self.warm.forget(spec.id)
+        self.boots.warm.forget(spec.id)
         await asyncio.to_thread(files.remove, spec.layer)
 
     async def kill(self, id: str, signal: int) -> None:
@@ -389,7 +218,7 @@ class MicroVmRuntime(Copies):
         """Freezes the service's processes in the guest. Raises Conflict if it is so already."""
         if self._paused(id).exists():
             raise Conflict("it is paused already")
-        async with self.warm.still(id):
+        async with self.boots.warm.still(id):
             with _running():
                 await channel.ask(self._folder(id), ToGuest.FREEZE, FromGuest.FROZEN)
             files.write(self._paused(id), b"")
@@ -503,19 +332,6 @@ class MicroVmRuntime(Copies):
             yield folder
 
 
-def _why_cold(spec: InstanceSpec) -> str | None:
-    """Why this instance is not to be cloned, if that was asked for."""
-    if os.environ.get("GEMEL_MICROVM_CLONES", "1") == "0":
-        return "clones are switched off (GEMEL_MICROVM_CLONES=0)"
-    if dict(spec.labels).get(SNAPSHOT_LABEL) == "off":
-        return "its snapshot is off"
-    return None
-
-
-def _may_stand_by(spec: InstanceSpec) -> bool:
-    return dict(spec.labels).get(STANDBY_LABEL) != "off"
-
-
 @contextlib.contextmanager
 def _running() -> Iterator[None]:
     """What is not there does not run: that is a conflict, as Docker has it."""
@@ -525,20 +341,3 @@ def _running() -> Iterator[None]:
         if error.brief != channel.NOT_RUNNING:
             raise
         raise Conflict(error.brief, details=error.details) from error
-
-
-async def _attach_all(folder: Path, streams: list[channel.Session]) -> None:
-    await asyncio.gather(*(stream.open(folder, channel.ATTACH_FRAMES) for stream in streams))
-
-
-async def _examine(paths: Paths, tools: Tools) -> probe.Verdict:
-    verdict = await probe.accelerator(paths, tools)
-    if not verdict.usable_kvm:
-        log.warning(
-            "micro VMs run under software emulation: %s\n%s", verdict.reason, verdict.details
-        )
-    return verdict
-
-
-def _failed(task: asyncio.Task[object]) -> bool:
-    return task.cancelled() or task.exception() is not None
