@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gemel.errors import Failed, Unavailable
-from gemel.runtime.microvm import artifacts, bzimage, initrd, modules
+from gemel.runtime.microvm import artifacts, bzimage, cmdline, initrd, modules
 from gemel.runtime.microvm.cmdline import kernel_command_line
 
 KERNEL = b"\x7fELF" + b"code" * 500 + struct.pack("<III4s", 4, 4, 18, b"Xen\0")
@@ -159,3 +159,24 @@ def test_what_is_not_built_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         artifacts.find("no-such-part")
     (tmp_path / "part").write_text("")
     assert artifacts.find("part") == tmp_path / "part"
+
+
+async def test_the_clock_has_one_rate_until_the_reboot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "tsc-khz"
+    told = [2_445_425, 2_445_426, 2_445_424, 3_000_000, 2_999_999, 0]
+
+    async def measure() -> int | None:
+        return told.pop(0) or None
+
+    monkeypatch.setattr(cmdline, "measure_tsc_khz", measure)
+    assert [await cmdline.tsc_khz(kept) for _ in range(6)] == [
+        *[2_445_425] * 3,
+        *[3_000_000] * 2,
+        None,
+    ]
+    told[:] = [5, 6]
+    kept.write_text("nonsense")
+    assert await cmdline.tsc_khz(kept) == 5
+    assert await cmdline.tsc_khz(tmp_path / "nowhere" / "else") == 6

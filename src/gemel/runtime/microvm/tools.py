@@ -11,7 +11,7 @@ from gemel.errors import Unavailable
 from gemel.host.run import find, run
 from gemel.model.paths import Paths
 from gemel.runtime.microvm import artifacts
-from gemel.runtime.microvm.cmdline import measure_tsc_khz
+from gemel.runtime.microvm.cmdline import tsc_khz
 from gemel.runtime.microvm.initrd import ensure_initrd
 from gemel.runtime.microvm.kernel import Progress, ensure_kernel
 from gemel.runtime.microvm.kernels import Kernel
@@ -61,7 +61,7 @@ async def find_tools(paths: Paths, progress: Progress) -> Tools:
         discard=artifacts.find("discard.so"),
         kernel=kernel,
         initrd=await ensure_initrd(paths, kernel, artifacts.find("agent")),
-        tsc_khz=await measure_tsc_khz(),
+        tsc_khz=await tsc_khz(paths.run / "tsc-khz"),
         file_server=await find_file_server(),
     )
 
