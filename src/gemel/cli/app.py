@@ -98,6 +98,18 @@ class App:
         """The project of the Compose file, read once. Raises InvalidInput with file and line."""
         return self._load().project
 
+    def startable(self) -> Project:
+        """The same, to start some of it: of a wrong file what would be refused is told, too."""
+        try:
+            return self.project()
+        except InvalidInput as error:
+            from gemel.compose import lint
+            from gemel.compose.problems import WrongFiles
+
+            if not isinstance(error, WrongFiles):
+                raise
+            raise lint.complete(error) from None
+
     def _load(self) -> Loaded:
         if self._loaded is None:
             from gemel.client.project.source import load_all

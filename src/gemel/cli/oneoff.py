@@ -34,7 +34,7 @@ def run_service(app: App, name: str, argv: tuple[str, ...], given: dict[str, Any
             f"--{wrong[0].replace('_', '-')} is not for a service's run",
             resolution=f"set it in the Compose file, or run the image of {name} by its name",
         )
-    project = app.project().enabling([name])
+    project = app.startable().enabling([name])
     if given["runtime"]:
         project = project.with_runtimes({name: given["runtime"]})
     app.lint(project, [name] if given["no_deps"] else project.with_dependencies([name]))

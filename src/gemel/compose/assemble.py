@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gemel.compose import dotenv, paths, yamlread
+from gemel.compose.broken import Broken, Scope
 from gemel.compose.canonical import canonical
 from gemel.compose.files import Reader
-from gemel.compose.interpolate import Tell, Variables, interpolate
+from gemel.compose.interpolate import Variables, interpolate
 from gemel.compose.merge import Mismatch, merge, reset, unique
 from gemel.compose.problems import Path, Place, Problems, nearest
-from gemel.compose.schema import NULL, SERVICE
+from gemel.compose.schema import BASE, COMPOSE, Rule
 from gemel.compose.tables import copied
 from gemel.compose.validate import validate
 from gemel.compose.yamlread import Document
-from gemel.errors import GemelError
+from gemel.errors import GemelError, InvalidInput
 
 Json = dict[str, Any]
 KINDS = ("services", "volumes", "networks", "secrets", "configs", "models")
@@ -62,21 +63,30 @@ class _Context(NamedTuple):
     including: tuple[str, ...] = ()
 
 
+class _Unextended(Exception):
+    """A service cannot be completed by what it extends; why was told."""
+
+
 class Assembler:
-    """Reads the files of a project. All that is wrong goes to ``problems``."""
+    """Reads the files of a project. All that is wrong goes to ``problems``.
+
+    broken: what of the model was told of, and is not in it therefore.
+    """
 
     def __init__(self, reader: Reader, problems: Problems, shown_from: str) -> None:
         self.reader = reader
         self.problems = problems
+        self.broken = Broken()
         self.origins = Origins()
         self.warnings: dict[str, None] = {}
         self._shown_from = shown_from
         self._files: dict[str, list[Document]] = {}
+        self._unextended: set[tuple[str, str]] = set()
 
     def model(
         self, files: Sequence[str], folder: str, variables: Variables | None, home: str
     ) -> Json:
-        """The merged model of ``files`` with absolute paths. Raises InvalidInput."""
+        """The merged model of ``files`` with absolute paths. Raises NotFound for a file."""
         return self._model(files, _Context(folder, variables, home))
 
     def _model(self, files: Sequence[str], context: _Context) -> Json:
@@ -84,7 +94,6 @@ class Assembler:
         for file in files:
             for document in self._read(file):
                 merged = self._layer(merged, document, context, (*context.including, file))
-            self.problems.check()
         return self._finished(merged, context)
 
     def _finished(self, merged: Json, context: _Context) -> Json:
@@ -105,81 +114,100 @@ class Assembler:
         return near if not near.startswith("../..") else path
 
     def _read(self, path: str) -> list[Document]:
-        """The documents of a file that hold anything. Raises InvalidInput, NotFound."""
+        """The documents of a file that hold anything. Raises NotFound.
+
+        Of a file that cannot be read none: then what is absent may be in it.
+        """
         known = self._files.get(path)
         if known is not None:
             return known
-        text = self.reader.read(path)
-        found = yamlread.parse(text, self.shown(path), path, self.problems)
-        if not found:
-            self.problems.check()
-        kept = [d for d in found if d.value is not None]
-        for document in kept:
-            if not isinstance(document.value, dict):
-                self.problems.add(document.place(()), "a Compose file must be a mapping")
-                self.problems.check()
-        self.origins.documents += kept
+        shown = self.shown(path)
+        self.problems.reading(shown)
+        unread: list[str] = []
+        kept: list[Document] = []
         self._files[path] = kept
+        for document in self._parsed(path, shown, unread):
+            if isinstance(document.value, dict):
+                kept.append(document)
+            elif document.value is not None:
+                self.problems.add(document.place(()), "a Compose file must be a mapping")
+                unread.append(shown)
+        self.broken.incomplete |= bool(unread)
+        self.origins.documents += kept
         return kept
 
-    def _tell(self, document: Document, at: Path = ()) -> Tell:
-        """A collector of problems whose paths begin below ``at``."""
-
-        def tell(path: Path, words: str) -> None:
-            self.problems.add(document.place((*at, *path)), words)
-
-        return tell
+    def _parsed(self, path: str, shown: str, unread: list[str]) -> list[Document]:
+        try:
+            text = self.reader.read(path)
+        except InvalidInput as error:
+            self.problems.add(getattr(error, "place", Place(shown)), error.brief)
+            unread.append(shown)
+            return []
+        return yamlread.parse(text, shown, path, self.problems, unread)
 
     def _layer(
         self, base: Json, document: Document, context: _Context, including: tuple[str, ...]
     ) -> Json:
         """``base`` overridden by one document."""
-        value = interpolate(document.value, context.variables, self._tell(document))
-        validate(value, document, self.problems)
-        self.problems.check()
+        scope = Scope(document, self.problems, self.broken)
+        value = self._understood(document.value, scope, context)
         if value.pop("version", None) is not None:
             self.warnings.setdefault(
                 f"{document.file}: the attribute `version` is obsolete, it will be ignored,"
                 " please remove it to avoid potential confusion"
             )
-        value = canonical(value, self._tell(document))
-        self.problems.check()
-        self._include(value, document, context._replace(including=including))
+        self._include(value, scope, context._replace(including=including))
         reset(base, document.resets)
         self._extend(value, document, context)
-        self.problems.check()
+        return unique(self._merged(base, value, (), scope))  # type: ignore[no-any-return]
+
+    def _understood(
+        self, written: Any, scope: Scope, context: _Context, rule: Rule = COMPOSE
+    ) -> Any:
+        """What a document says, in canonical form, without what is wrong."""
+        value = interpolate(written, context.variables, scope.tell)
+        validate(value, scope, rule)
+        scope.sweep(value)
+        value = canonical(value, scope)
+        scope.sweep(value)
+        return value
+
+    def _merged(self, base: Any, over: Any, at: Path, scope: Scope) -> Any:
+        """``base`` overridden by ``over``, which is of the document of ``scope``."""
         try:
-            return unique(merge(base, value))  # type: ignore[no-any-return]
+            return merge(base, over, at)
         except Mismatch as error:
-            self.problems.add(document.place(error.path), error.words)
-            raise self.problems.error() from error
+            for path, words in error.found:
+                scope.tell_gone(path, words)
+            return error.merged
 
     # include
 
-    def _include(self, value: Json, document: Document, context: _Context) -> None:
+    def _include(self, value: Json, scope: Scope, context: _Context) -> None:
         for index, entry in enumerate(value.pop("include", None) or ()):
-            files = _listed(entry.get("path"))
-            if not files:
-                self.problems.add(document.place(("include", index)), "include needs a path")
-                continue
-            if far := next((f for f in files if paths.is_remote(f)), ""):
-                words = f"a file at an address is not included: {far} (fetch it first)"
-                self.problems.add(document.place(("include", index)), words)
-                continue
-            files = [paths.absolute(f, context.folder, context.home) for f in files]
-            if files[0] in context.including or len(context.including) > DEEPEST_INCLUDE:
-                chain = " includes ".join(self.shown(f) for f in (*context.including, files[0]))
-                self.problems.add(document.place(("include", index)), f"a cycle: {chain}")
-                continue
-            try:
-                inner = self._inner(entry, files, context)
-                imported = self._model(files, inner)
-            except GemelError as error:
-                if len(self.problems):
-                    raise
-                self.problems.add(document.place(("include", index)), error.brief)
-                continue
-            self._import(imported, value)
+            files, words = self._included(entry, context)
+            if not words:
+                try:
+                    imported = self._model(files, self._inner(entry, files, context))
+                    self._import(imported, value, scope)
+                except GemelError as error:
+                    words = error.brief
+            if words:
+                scope.tell_gone(("include", index), words)
+                self.broken.incomplete = True
+
+    def _included(self, entry: Json, context: _Context) -> tuple[list[str], str]:
+        """The files of an entry of ``include``, or what is wrong with it."""
+        files = _listed(entry.get("path"))
+        if not files:
+            return [], "include needs a path"
+        if far := next((f for f in files if paths.is_remote(f)), ""):
+            return [], f"a file at an address is not included: {far} (fetch it first)"
+        files = [paths.absolute(f, context.folder, context.home) for f in files]
+        if files[0] in context.including or len(context.including) > DEEPEST_INCLUDE:
+            chain = " includes ".join(self.shown(f) for f in (*context.including, files[0]))
+            return [], f"a cycle: {chain}"
+        return files, ""
 
     def _inner(self, entry: Json, files: list[str], context: _Context) -> _Context:
         """The surroundings of an included project."""
@@ -194,19 +222,19 @@ class Assembler:
             env_files = [f"{folder}/.env"]
         variables = context.variables
         if variables is not None:
+            told = len(self.problems)
             more = dotenv.read_all(
                 env_files, variables.values, self.reader, self.problems, variables.missing
             )
-            self.problems.check()
-            variables = variables.with_more(more)
+            variables = variables.with_more(more, unsure=len(self.problems) > told)
         return _Context(folder, variables, context.home, context.including)
 
-    def _import(self, imported: Json, value: Json) -> None:
+    def _import(self, imported: Json, value: Json, scope: Scope) -> None:
         for kind in KINDS:
             mine: Json = value.get(kind) or {}
             for name, item in (imported.get(kind) or {}).items():
                 if name in mine and item is not None:
-                    mine[name] = merge(item, mine[name], (kind, name))
+                    mine[name] = self._merged(item, mine[name], (kind, name), scope)
                 else:
                     mine.setdefault(name, item)
             if mine:
@@ -215,12 +243,18 @@ class Assembler:
     # extends
 
     def _extend(self, value: Json, document: Document, context: _Context) -> None:
-        services = value.get("services")
-        if not services:
-            return
+        services = value.get("services") or {}
         for name in list(services):
-            if isinstance(services[name], dict) and "extends" in services[name]:
-                services[name] = self._extended(name, services, document, context, ())
+            if not isinstance(services[name], dict) or "extends" not in services[name]:
+                continue
+            taint = Broken()
+            try:
+                services[name] = self._extended(name, services, document, context, (), taint)
+            except _Unextended:
+                services[name] = {k: v for k, v in services[name].items() if k != "extends"}
+                taint.mark(())
+            if taint:
+                self.broken.mark(("services", name))
 
     def _extended(
         self,
@@ -229,55 +263,72 @@ class Assembler:
         document: Document,
         context: _Context,
         chain: tuple[tuple[str, str], ...],
+        taint: Broken,
     ) -> Any:
-        """Service ``name`` of ``services`` with its base merged under it."""
+        """Service ``name`` of ``services`` with its base merged under it.
+
+        taint: is marked if something of the base is wrong. Raises _Unextended.
+        """
         service = services[name]
+        if (document.path, name) in self._unextended:
+            raise _Unextended
         if not isinstance(service, dict) or "extends" not in service:
             return service
         at = document.place(("services", name, "extends"))
-        if (document.path, name) in chain:
-            told = [f"{s} in {self.shown(f)}" for f, s in (*chain, (document.path, name))]
-            self.problems.add(at, "a cycle: " + " extends ".join(told))
-            raise self.problems.error()
+        chain = (*chain, (document.path, name))
+        if chain[-1] in chain[:-1]:
+            told = [f"{s} in {self.shown(f)}" for f, s in chain]
+            raise self._unextendable(chain, at, "a cycle: " + " extends ".join(told))
         extends = service["extends"]
         extends = {"service": extends} if isinstance(extends, str) else extends
         ref = extends.get("service")
         if not ref:
-            self.problems.add(at, "extends needs the name of a service")
-            raise self.problems.error()
+            raise self._unextendable(chain, at, "extends needs the name of a service")
         found, origin = services, document
         if extends.get("file"):
-            found, origin = self._base_file(extends["file"], ref, at, context)
+            found, origin = self._base_file(extends["file"], ref, at, context, chain, taint)
+        elif self.broken.touches(("services", ref)):
+            taint.mark(())
         if ref not in found:
             words = f'there is no service "{ref}" in {origin.file}{nearest(ref, found)}'
-            self.problems.add(at, f"cannot extend: {words}")
-            raise self.problems.error()
-        base = self._extended(ref, found, origin, context, (*chain, (document.path, name)))
+            told_of = origin is document and self.broken.touches(("services", ref))
+            raise self._unextendable(chain, at, "" if told_of else f"cannot extend: {words}")
+        base = self._extended(ref, found, origin, context, chain, taint)
         if base is None:
             return service
         source = copied(base)
         reset({"services": {name: source}}, document.resets)
         own = {key: item for key, item in service.items() if key != "extends"}
         source.pop("extends", None)
-        try:
-            merged = unique({"services": {name: merge(source, own, ("services", name))}})
-        except Mismatch as error:
-            self.problems.add(document.place(error.path), error.words)
-            raise self.problems.error() from error
+        scope = Scope(document, self.problems, taint)
+        merged = unique({"services": {name: self._merged(source, own, ("services", name), scope)}})
         services[name] = merged["services"][name]
         return services[name]
 
+    def _unextendable(
+        self, chain: tuple[tuple[str, str], ...], at: Place, words: str
+    ) -> _Unextended:
+        """Tells, once for all services of a chain, why they cannot be completed."""
+        if words:
+            self.problems.add(at, words)
+        self._unextended.update(chain)
+        return _Unextended()
+
     def _base_file(
-        self, file: str, ref: str, at: Place, context: _Context
+        self,
+        file: str,
+        ref: str,
+        at: Place,
+        context: _Context,
+        chain: tuple[tuple[str, str], ...],
+        taint: Broken,
     ) -> tuple[Json, Document]:
         """The services of a file that is extended from, with absolute paths."""
         path = paths.absolute(file, context.folder, context.home)
         try:
             documents = self._read(path)
         except GemelError as error:
-            if not len(self.problems):
-                self.problems.add(at, f"cannot extend: {error.brief}")
-            raise self.problems.error() from error
+            raise self._unextendable(chain, at, f"cannot extend: {error.brief}") from error
         merged: Json = {}
         holder = None
         for document in documents:
@@ -287,21 +338,15 @@ class Assembler:
             if ref in raw:
                 holder = document
             # only what is extended is checked: the rest of the file is not ours
-            only = {"services": _chain(ref, raw)}
-            value = interpolate(only, context.variables, self._tell(document))
-            for name, service in value["services"].items():
-                validate(service, document, self.problems, SERVICE | NULL, ("services", name))
-            self.problems.check()
-            value = canonical(value, self._tell(document))
-            self.problems.check()
-            merged = unique(merge(merged, value))
+            scope = Scope(document, self.problems, taint)
+            value = self._understood({"services": _chain(ref, raw)}, scope, context, BASE)
+            merged = unique(self._merged(merged, value, (), scope))
         if holder is None:
             known = {n: 1 for d in documents for n in (d.value.get("services") or {})}
             words = f'there is no service "{ref}" in {self.shown(path)}{nearest(ref, known)}'
-            self.problems.add(at, f"cannot extend: {words}")
-            raise self.problems.error()
+            raise self._unextendable(chain, at, f"cannot extend: {words}" if documents else "")
         paths.resolve(merged, os.path.dirname(path), context.home)
-        return merged["services"], holder
+        return merged.get("services") or {}, holder
 
 
 def _chain(ref: str, services: Mapping[str, Any]) -> Json:

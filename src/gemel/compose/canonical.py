@@ -10,13 +10,22 @@ from collections.abc import Callable
 from typing import Any
 
 from gemel.compose import units
+from gemel.compose.broken import Scope
 from gemel.compose.problems import Path
 from gemel.compose.raw import is_open
 from gemel.compose.tables import Rewriter, Table, rewrite
 from gemel.compose.units import text_of
 
 Json = dict[str, Any]
-Tell = Callable[[Path, str], None]
+
+
+class Several(ValueError):
+    """Some entries of a value are wrong. found: keys and words; rest: the others, converted."""
+
+    def __init__(self, found: list[tuple[str | int, str]], rest: Any) -> None:
+        super().__init__(*(words for _, words in found))
+        self.found = found
+        self.rest = rest
 
 
 def _listed(value: Any) -> Any:
@@ -66,11 +75,35 @@ def _environment(value: Any) -> Any:
     return made
 
 
-def _contexts(value: Any) -> Any:
-    for item in value if isinstance(value, list) else ():
-        if "=" not in str(item):
-            raise ValueError(f'"{item}" must be name=context')
-    return _pairs("")(value)
+def _entries(wrong: Callable[[str], str], convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``convert`` of a list's right entries; ``wrong`` says what is wrong with one."""
+
+    def checked(value: Any) -> Any:
+        if not isinstance(value, list):
+            return convert(value)
+        told = [wrong(str(item)) for item in value]
+        rest = convert([item for item, words in zip(value, told, strict=True) if not words])
+        found: list[tuple[str | int, str]] = [(n, words) for n, words in enumerate(told) if words]
+        if found:
+            raise Several(found, rest)
+        return rest
+
+    return checked
+
+
+def _wrong_context(item: str) -> str:
+    return "" if "=" in item else f'"{item}" must be name=context'
+
+
+def _wrong_host(item: str) -> str:
+    host, _, address = item.partition("=" if "=" in item else ":")
+    if not address and not item.endswith(("=", ":")):
+        return f'"{item}": the address is missing (host=address)'
+    return "" if host and ":" not in host else f'"{host}" is not the name of a host'
+
+
+def _wrong_key(item: str) -> str:
+    return "" if "=" in item or item == "default" else f'"{item}" must be "default" or id=path'
 
 
 def _hosts(value: Any) -> Any:
@@ -84,9 +117,7 @@ def _hosts(value: Any) -> Any:
         for item in value:
             text = str(item)
             mark = "=" if "=" in text else ":"
-            host, found, rest = text.partition(mark)
-            if not found:
-                raise ValueError(f'"{text}": the address is missing (host=address)')
+            host, _, rest = text.partition(mark)
             pairs += [(host, address) for address in rest.split(",")]
     for host, _ in pairs:
         if not host or ":" in host or "=" in host:
@@ -141,13 +172,19 @@ def _ports(value: Any) -> Any:
     if not isinstance(value, list):
         return value
     made: list[Any] = []
-    for item in value:
-        if isinstance(item, dict):
-            made.append(_port(item))
-        elif isinstance(item, str) and is_open(item):
-            made.append(item)
-        else:
-            made += units.ports(text_of(item))
+    found: list[tuple[str | int, str]] = []
+    for index, item in enumerate(value):
+        try:
+            if isinstance(item, dict):
+                made.append(_port(item))
+            elif isinstance(item, str) and is_open(item):
+                made.append(item)
+            else:
+                made += units.ports(text_of(item))
+        except ValueError as error:
+            found.append((index, str(error)))
+    if found:
+        raise Several(found, made)
     return made
 
 
@@ -200,14 +237,6 @@ def _count(value: Any) -> Any:
         except ValueError:
             raise ValueError(f'"{value}" must be "all" or a number') from None
     return value
-
-
-def _ssh(value: Any) -> Any:
-    if isinstance(value, list):
-        for item in value:
-            if "=" not in str(item) and str(item) != "default":
-                raise ValueError(f'"{item}" must be "default" or id=path')
-    return _pairs(None)(value)
 
 
 def _size(value: Any) -> Any:
@@ -267,9 +296,9 @@ _SERVICE: dict[str, Callable[[Any], Any]] = {
     "environment": _environment,
     **{f"{hook}.*.environment": _environment for hook in ("pre_start", "post_start", "pre_stop")},
     "build.args": _pairs(None),
-    "build.additional_contexts": _contexts,
-    "build.ssh": _ssh,
-    **dict.fromkeys(("extra_hosts", "build.extra_hosts"), _hosts),
+    "build.additional_contexts": _entries(_wrong_context, _pairs("")),
+    "build.ssh": _entries(_wrong_key, _pairs(None)),
+    **dict.fromkeys(("extra_hosts", "build.extra_hosts"), _entries(_wrong_host, _hosts)),
     **dict.fromkeys(("command", "entrypoint"), _command),
     **{f"{hook}.*.command": _command for hook in ("pre_start", "post_start", "pre_stop")},
     "develop.watch.*.exec.command": _command,
@@ -366,15 +395,19 @@ _TOP: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def canonical(value: Any, tell: Tell) -> Any:
+def canonical(value: Any, scope: Scope) -> Any:
     """``value`` in canonical form. What cannot be understood is told and left as it is."""
 
     def guarded(convert: Callable[[Any], Any]) -> Rewriter:
         def run(item: Any, path: Path) -> Any:
             try:
                 return convert(item)
+            except Several as error:
+                for key, words in error.found:
+                    scope.tell_gone((*path, key), words)
+                return error.rest
             except (ValueError, OverflowError) as error:
-                tell(path, str(error))
+                scope.tell(path, str(error))
                 return item
 
         return run

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from gemel.compose import extension, units
 from gemel.compose.assemble import Origins
+from gemel.compose.broken import Broken, without
 from gemel.compose.problems import Path, Problems, dotted, nearest
 from gemel.compose.schema import REQUIRED
 from gemel.compose.tables import Table
@@ -15,38 +17,60 @@ Json = dict[str, Any]
 _EXPOSED = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(?:tcp|udp|sctp))?")
 
 
-def required(model: Json, origins: Origins, problems: Problems) -> None:
-    """Keys that must be there, now that all is merged."""
-    table = Table(REQUIRED)
+_REQUIRED = Table(REQUIRED)
 
-    def walk(value: Any, node: Table[tuple[str, ...]] | None, path: Path) -> None:
-        if node is None or value is None:
-            return
-        if isinstance(value, dict):
-            for key in node.entry or ():
-                if value.get(key) is None:
-                    words = f"{dotted(path)} needs the key {key}"
-                    problems.add(origins.place(path, key=True), words)
-            for key, item in value.items():
-                walk(item, node.below(key), (*path, key))
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                walk(item, node.star, (*path, index))
 
-    walk(model, table, ())
+def required(model: Json, origins: Origins, problems: Problems, broken: Broken) -> None:
+    """Keys that must be there, now that all is merged. Entries of lists without them go."""
+    lacking: dict[Path, None] = {}
+    for path, key in _absent(model, _REQUIRED, ()):
+        if any(isinstance(part, int) for part in path):
+            lacking[path] = None
+        elif broken.touches((*path, key)):
+            continue
+        else:
+            broken.mark((*path, key))
+        problems.add(origins.place(path, key=True), f"{dotted(path)} needs the key {key}")
+    without(model, lacking)
+
+
+def _absent(
+    value: Any, table: Table[tuple[str, ...]] | None, path: Path
+) -> Iterator[tuple[Path, str]]:
+    if table is None or value is None:
+        return
+    if isinstance(value, dict):
+        for key in table.entry or ():
+            if value.get(key) is None:
+                yield path, key
+        for key, item in value.items():
+            if below := table.below(key):
+                yield from _absent(item, below, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _absent(item, table.star, (*path, index))
 
 
 class Consistency:
-    """Checks a normalised model; ``enabled`` are the services that will run."""
+    """Checks a normalised model; ``enabled`` are the services that will run.
+
+    broken: what was told of already; nothing is told of what is absent therefore.
+    """
 
     def __init__(
-        self, model: Json, enabled: list[str], origins: Origins, problems: Problems
+        self,
+        model: Json,
+        enabled: list[str],
+        origins: Origins,
+        problems: Problems,
+        broken: Broken,
     ) -> None:
         self.model = model
         self.services: dict[str, Json] = model.get("services") or {}
         self.enabled = enabled
         self.origins = origins
         self.problems = problems
+        self.broken = broken
 
     def check(self) -> None:
         for name in self.enabled:
@@ -58,8 +82,9 @@ class Consistency:
             self._numbers(name, service)
             self._mounts(name, service)
             self._watch(name, service)
-            for path, words in extension.problems(service.get("x-gemel")):
+            for path, words in list(extension.problems(service.get("x-gemel"))):
                 self._tell((*self._at(name, "x-gemel"), *path), words, key=True)
+                service.pop("x-gemel", None)
         self._names()
         self._files()
         self._external()
@@ -75,8 +100,14 @@ class Consistency:
     def _at(self, name: str, *more: str | int) -> Path:
         return ("services", name, *more)
 
+    def _there(self, name: str, key: str) -> bool:
+        """Whether a service says something for ``key``, or tried to."""
+        given = self.services[name].get(key)
+        here = key in self.services[name] if key == "provider" else bool(given)
+        return here or self.broken.touches(self._at(name, key))
+
     def _image(self, name: str, service: Json) -> None:
-        if not service.get("image") and not service.get("build") and "provider" not in service:
+        if not any(self._there(name, key) for key in ("image", "build", "provider")):
             words = f'service "{name}" has neither an image nor a build context'
             self._tell(self._at(name), words, key=True)
         build = service.get("build") or {}
@@ -89,7 +120,9 @@ class Consistency:
             self._tell(self._at(name, "build", "platforms"), words)
         for key, context in (build.get("additional_contexts") or {}).items():
             target = context.removeprefix("service:")
-            if target != context and not (self.services.get(target) or {}).get("build"):
+            if target == context or self.broken.touches(self._at(target, "build")):
+                continue
+            if not (self.services.get(target) or {}).get("build"):
                 words = f'"{target}" is not a service that is built'
                 self._tell(self._at(name, "build", "additional_contexts", key), words)
 
@@ -103,7 +136,7 @@ class Consistency:
 
     def _known(self, path: Path, kind: str, key: str) -> None:
         known = self.model.get(kind) or {}
-        if key not in known:
+        if key not in known and not self.broken.touches((kind, key)):
             words = f'undefined {kind[:-1]} "{key}"{nearest(key, known)}'
             if isinstance(path[-1], int):
                 self._tell_item(path, key, words)
@@ -129,14 +162,13 @@ class Consistency:
         for index, volume in enumerate(service.get("volumes") or ()):
             if isinstance(volume, dict) and volume.get("type") == "volume" and volume.get("source"):
                 self._known(self._at(name, "volumes", index), "volumes", volume["source"])
-            if isinstance(volume, dict) and volume.get("type") == "bind" and not volume["source"]:
-                self._tell(self._at(name, "volumes", index), "a bind needs a source")
-            if isinstance(volume, dict) and volume.get("type") == "image":
+            if isinstance(volume, dict) and volume.get("type") in ("bind", "image"):
                 self._sourced(volume, self._at(name, "volumes", index))
 
     def _sourced(self, volume: Json, where: Path) -> None:
         if not volume.get("source"):
-            self._tell(where, "an image volume needs a source")
+            kind = "a bind" if volume["type"] == "bind" else "an image volume"
+            self._tell(where, f"{kind} needs a source")
 
     def _dependencies(self, name: str, service: Json) -> None:
         for key, entry in (service.get("depends_on") or {}).items():
@@ -147,6 +179,8 @@ class Consistency:
                     profiles = ", ".join(self.services[key].get("profiles") or ())
                     words = f'service "{name}" depends on "{key}", which no active profile enables'
                     self._tell_reference(name, key, f"{words} ({profiles})")
+                continue
+            if self.broken.touches(("services", key)):
                 continue
             words = f'service "{name}" depends on undefined service "{key}"'
             self._tell_reference(name, key, words + nearest(key, self.services))
@@ -241,7 +275,9 @@ class Consistency:
                 if len(given) > 1:
                     words = f"{' and '.join(given)} exclude each other"
                     self._tell((kind, name, given[-1]), words, key=True)
-                if not given and not resource.get("external") and "driver" not in resource:
+                if given or resource.get("external") or "driver" in resource:
+                    continue
+                if not self.broken.touches((kind, name)):
                     words = f'{kind[:-1]} "{name}" needs one of {", ".join(keys)}'
                     self._tell((kind, name), words, key=True)
 

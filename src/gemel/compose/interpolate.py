@@ -18,19 +18,28 @@ _OPERATOR = re.compile(r":?[-+?]")
 
 
 class BadTemplate(Exception):
-    """A text that cannot be interpolated; the message says why."""
+    """A text that cannot be interpolated; the message says why, or nothing if that was told."""
 
 
 class Variables:
-    """Variables for interpolation; ``missing`` collects names that were not set, in order."""
+    """Variables for interpolation; ``missing`` collects names that were not set, in order.
 
-    def __init__(self, values: Mapping[str, str], missing: dict[str, None] | None = None) -> None:
+    unsure: an env file is wrong, so that what is not set may stand there.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, str],
+        missing: dict[str, None] | None = None,
+        unsure: bool = False,
+    ) -> None:
         self.values = values
         self.missing: dict[str, None] = {} if missing is None else missing
+        self.unsure = unsure
 
-    def with_more(self, values: Mapping[str, str]) -> Variables:
+    def with_more(self, values: Mapping[str, str], unsure: bool = False) -> Variables:
         """The same with ``values`` for names that are not set."""
-        return Variables({**values, **self.values}, self.missing)
+        return Variables({**values, **self.values}, self.missing, unsure or self.unsure)
 
 
 def substitute(text: str, variables: Variables) -> str:
@@ -95,6 +104,8 @@ def _closing(text: str, at: int) -> int:
 def _plain(name: str, variables: Variables) -> str:
     value = variables.values.get(name)
     if value is None:
+        if variables.unsure:
+            raise BadTemplate
         variables.missing[name] = None
         return ""
     return value
@@ -125,6 +136,8 @@ def _operate(name: str, operator: str, word: str, variables: Variables) -> str:
         return value or ""
     if kind == "-":
         return substitute(word, variables)
+    if variables.unsure:
+        raise BadTemplate
     reason = substitute(word, variables)
     raise BadTemplate(f"required variable {name} is missing a value" + (reason and f": {reason}"))
 

@@ -9,11 +9,12 @@ import msgspec
 
 from gemel.compose import warm
 from gemel.compose.assemble import Origins
-from gemel.compose.problems import Path, Place, dotted
+from gemel.compose.problems import Path, Place, Problem, WrongFiles, dotted
 from gemel.compose.project import Project, Service, runtime_words
 from gemel.compose.support import BUILDS, SERVICE, TOP, Entry, Level
 from gemel.errors import InvalidInput
 from gemel.model.buildcache import choose
+from gemel.model.choice import AUTO
 from gemel.model.instance import RuntimeName
 
 _EMPTY: tuple[Any, ...] = (None, False, "", 0, "0", [], {})
@@ -33,8 +34,12 @@ class Finding(msgspec.Struct, frozen=True):
         """One line for a person: place, attribute, what becomes of it and why."""
         file, line, column, _ = self.place
         at = f"{file}:{line}:{column}: " if line else ""
+        return at + self.told()
+
+    def told(self) -> str:
+        """The same without the place."""
         runtime = f" in a {self.runtime}" if self.runtime else ""
-        return f"{at}{self.attribute} is {self.level}{runtime}: {self.words}"
+        return f"{self.attribute} is {self.level}{runtime}: {self.words}"
 
 
 def lint(
@@ -60,9 +65,26 @@ def refuse(findings: Sequence[Finding]) -> None:
         many = "1 attribute" if len(refused) == 1 else f"{len(refused)} attributes"
         raise InvalidInput(
             f"{many} of the file cannot be carried out",
-            "\n".join(f.render() for f in refused),
+            "\n".join(Problem(f.place, f.told()).render() for f in refused),
             "Remove them, or choose the other runtime for the service",
         )
+
+
+def complete(error: WrongFiles) -> WrongFiles:
+    """The same error with what of the right rest of the project would be refused."""
+    partial = error.partial
+    if partial is None:
+        return error
+    # of those whose runtime the engine chooses it is not known yet what is refused
+    chosen = [s.name for s in partial.project if s.config.get("runtime") != AUTO]
+    try:
+        found = lint(partial.project, partial.origins, chosen) if chosen else []
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return error  # lint is of right projects; of this one the rest is not known
+    for finding in found:
+        if finding.level is Level.REFUSED:
+            error.problems.add(finding.place, finding.told())
+    return error.again()
 
 
 def _service(service: Service, origins: Origins | None) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from gemel.compose.consistency import Consistency, required
 from gemel.compose.files import DiskReader, Reader
 from gemel.compose.interpolate import BadTemplate, Variables, substitute
 from gemel.compose.normalize import normalize, project_name
-from gemel.compose.problems import Problems
+from gemel.compose.problems import Problems, WrongFiles
 from gemel.compose.project import Project, Service
 from gemel.compose.raw import reading
 from gemel.errors import InvalidInput
@@ -52,8 +52,8 @@ def load(
     environment. project_dir: --project-directory. name: -p. resolve_env: read
     env_file and label_file into environment and labels.
 
-    Raises InvalidInput, whose details list every error with file, line, column
-    and the line itself; NotFound if there is no file.
+    Raises WrongFiles (an InvalidInput), whose details list every error with file,
+    line, column and the line itself; NotFound if there is no file.
     """
     with reading(raw=not interpolate):
         return _Loader(reader or DiskReader(), cwd, env).load(
@@ -70,6 +70,8 @@ class _Loader:
         self.problems = Problems()
         self.missing: dict[str, None] = {}
         self.warnings: dict[str, None] = {}
+        self.unsure = False
+        """Whether an env file is wrong, so that what is not set may stand there."""
 
     def load(
         self,
@@ -94,16 +96,32 @@ class _Loader:
         assembler = Assembler(self.reader, self.problems, self.cwd)
         chosen = self._name(name, paths, folder, interpolate)
         self.environment["COMPOSE_PROJECT_NAME"] = chosen
-        variables = Variables(self.environment, self.missing) if interpolate else None
+        values = Variables(self.environment, self.missing, self.unsure)
         home = self.environment.get("HOME", "")
-        model = assembler.model(paths, folder, variables, home)
+        model = assembler.model(paths, folder, values if interpolate else None, home)
         if not model:
+            self.problems.check()
             raise InvalidInput("empty compose file", ", ".join(paths))
         profiles = self._profiles(profiles)
-        project = self._project(
-            model, chosen, folder, paths, assembler, profiles, consistency, resolve_env
-        )
-        return Loaded(project, self._told(assembler), assembler.origins)
+        try:
+            project = self._project(
+                model, chosen, folder, paths, assembler, profiles, consistency, resolve_env
+            )
+        except (LookupError, TypeError, ValueError, AttributeError):
+            # these checks are of models that are right so far; what is known is told
+            if not len(self.problems):
+                raise
+            raise self._wrong(assembler, None) from None
+        loaded = Loaded(project, self._told(assembler), assembler.origins)
+        if len(self.problems):
+            raise self._wrong(assembler, loaded)
+        return loaded
+
+    def _wrong(self, assembler: Assembler, partial: Loaded | None) -> WrongFiles:
+        error = self.problems.error()
+        error.partial = partial
+        error.warnings = self._told(assembler)
+        return error
 
     def _told(self, assembler: Assembler) -> tuple[str, ...]:
         unset = [
@@ -119,8 +137,9 @@ class _Loader:
         default = os.path.join(folder, ".env")
         if not paths and not off and self.reader.is_file(default):
             paths = [default]
+        told = len(self.problems)
         read = dotenv.read_all(paths, self.environment, self.reader, self.problems, self.missing)
-        self.problems.check()
+        self.unsure = self.unsure or len(self.problems) > told
         for key, value in read.items():
             self.environment.setdefault(key, value)
 
@@ -160,7 +179,10 @@ class _Loader:
     def _named(self, paths: list[str], interpolate: bool) -> str | None:
         found = None
         for path in paths:
-            text = self.reader.read(path)
+            try:
+                text = self.reader.read(path)
+            except InvalidInput:
+                continue  # told of when the file itself is read
             if "name:" not in text and '"name"' not in text:
                 continue
             for document in yamlread.parse(text, path, path, Problems()):
@@ -168,7 +190,7 @@ class _Loader:
                 found = value if isinstance(value, str) and value else found
         if found is not None and interpolate:
             try:
-                return substitute(found, Variables(self.environment, {}))
+                return substitute(found, Variables(self.environment, {}, self.unsure))
             except BadTemplate:
                 return None  # told of when the file itself is read
         return found
@@ -184,21 +206,18 @@ class _Loader:
         consistency: bool,
         resolve_env: bool,
     ) -> Project:
-        origins = assembler.origins
-        required(model, origins, self.problems)
-        self.problems.check()
+        origins, broken = assembler.origins, assembler.broken
+        required(model, origins, self.problems, broken)
         normalize(model, name, self.environment)
         services: dict[str, Json] = dict(sorted(model["services"].items()))
         enabled = [n for n, s in services.items() if _enabled(s, profiles)]
         if consistency:
-            Consistency(model, enabled, origins, self.problems).check()
-            self.problems.check()
+            Consistency(model, enabled, origins, self.problems, broken).check()
         for key in enabled:
             _agree_scale(services[key])
             if resolve_env:
                 self._env_files(key, services[key], assembler)
                 self._label_files(key, services[key], assembler)
-        self.problems.check()
         for key in services.keys() - set(enabled) if resolve_env else ():
             self._disabled_env_files(key, services[key], assembler)
         return Project(

@@ -18,12 +18,12 @@ Key = Callable[[Any], str]
 
 
 class Mismatch(Exception):
-    """Two values of different shape: path and words."""
+    """Values of different shape. found: paths and words; merged: the rest, with the first kept."""
 
-    def __init__(self, path: Path, words: str) -> None:
-        super().__init__(words)
-        self.path = path
-        self.words = words
+    def __init__(self, found: list[tuple[Path, str]], merged: Any) -> None:
+        super().__init__(*(words for _, words in found))
+        self.found = found
+        self.merged = merged
 
 
 def _replace(base: Any, over: Any, path: Path) -> Any:
@@ -86,13 +86,18 @@ def _merge(base: Any, over: Any, table: Table[Merger] | None, path: Path) -> Any
         return base
     if isinstance(base, dict):
         if not isinstance(over, dict):
-            raise Mismatch(path, f"{dotted(path)} is a mapping in another file: give a mapping")
+            raise _mismatch(path, "mapping", base)
         return _mappings(base, over, table, path)
     if isinstance(base, list):
         if not isinstance(over, list):
-            raise Mismatch(path, f"{dotted(path)} is a list in another file: give a list")
+            raise _mismatch(path, "list", base)
         return [*base, *over]
     return over
+
+
+def _mismatch(path: Path, kind: str, base: Any) -> Mismatch:
+    words = f"{dotted(path)} is a {kind} where it is merged into: give a {kind}"
+    return Mismatch([(path, words)], base)
 
 
 _NULLABLE: Table[bool] = Table(
@@ -106,11 +111,18 @@ def _mappings(
 ) -> dict[str, Any]:
     made = dict(base)
     nulls = _NULLABLE.at(path)
+    found: list[tuple[Path, str]] = []
     for key, value in over.items():
         if key not in made or (value is None and nulls is not None and nulls.entry):
             made[key] = value
-        else:
+            continue
+        try:
             made[key] = _merge(made[key], value, table and table.below(key), (*path, key))
+        except Mismatch as error:
+            found += error.found
+            made[key] = error.merged
+    if found:
+        raise Mismatch(found, made)
     return made
 
 

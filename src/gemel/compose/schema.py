@@ -346,6 +346,8 @@ COMPOSE = _keys(
         "configs": _map(CONFIG, NAME),
     }
 )
+BASE = _keys({"services": _map(SERVICE | NULL)})
+"""What is looked at of a file that a service extends from."""
 
 REQUIRED = {
     "services.*.depends_on.*": ("condition",),
@@ -362,6 +364,17 @@ REQUIRED = {
     "models.*": ("model",),
 }
 """Keys that must be there once everything is merged."""
+
+NEEDED = {
+    **REQUIRED,
+    "services.*.volumes.*": ("type", "target", "source"),
+    "services.*.develop.watch.*": ("path", "action", "target"),
+    **dict.fromkeys(
+        ("services.*.secrets.*", "services.*.configs.*", "services.*.build.secrets.*"),
+        ("source",),
+    ),
+}
+"""Keys without which an entry says nothing, and those whose absence is told of in some cases."""
 
 PATTERNS: dict[str, re.Pattern[str]] = {}
 

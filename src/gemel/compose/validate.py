@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gemel.compose.problems import Path, Problems, nearest
+from gemel.compose.broken import Scope
+from gemel.compose.problems import Path, closest, nearest
 from gemel.compose.raw import is_open
 from gemel.compose.schema import COMPOSE, Rule, compiled
-from gemel.compose.yamlread import Document
 
 _WORDS = {
     "string": "a text",
@@ -18,22 +18,20 @@ _WORDS = {
 }
 
 
-def validate(
-    value: Any, document: Document, problems: Problems, rule: Rule = COMPOSE, at: Path = ()
-) -> None:
-    """Checks ``value``, which stands at ``at`` in ``document``."""
-    _Check(document, problems).value(value, rule, at)
+def validate(value: Any, scope: Scope, rule: Rule = COMPOSE, at: Path = ()) -> None:
+    """Checks ``value``, which stands at ``at``; what was told of already is passed over."""
+    _Check(scope).value(value, rule, at)
 
 
 class _Check:
-    def __init__(self, document: Document, problems: Problems) -> None:
-        self._document = document
-        self._problems = problems
-
-    def _tell(self, path: Path, words: str, key: bool = False) -> None:
-        self._problems.add(self._document.place(path, key), words)
+    def __init__(self, scope: Scope) -> None:
+        self._tell = scope.tell
+        self._tell_key = scope.tell_key
+        self._bad = scope.bad
 
     def value(self, value: Any, rule: Rule, path: Path) -> None:
+        if self._bad and path in self._bad:
+            return
         if isinstance(value, dict) and rule.fields is not None:
             self._mapping(value, rule, path)
         elif isinstance(value, list) and rule.items is not None:
@@ -54,12 +52,14 @@ class _Check:
                     continue
                 below = rule.other
                 if below is None:
-                    words = f'unknown key "{key}"{_elsewhere(key, path) or nearest(key, fields)}'
-                    self._tell((*path, key), words, key=True)
+                    elsewhere = _elsewhere(key, path)
+                    words = f'unknown key "{key}"{elsewhere or nearest(key, fields)}'
+                    meant = "" if elsewhere else closest(key, fields)
+                    self._tell_key((*path, key), words, meant)
                     continue
                 if rule.names and not compiled(rule.names).fullmatch(key):
                     words = f'"{key}" is not a valid name: letters, digits, . _ - are allowed'
-                    self._tell((*path, key), words, key=True)
+                    self._tell_key((*path, key), words)
             self.value(item, below, (*path, key))
 
     def _list(self, value: list[Any], rule: Rule, path: Path) -> None:

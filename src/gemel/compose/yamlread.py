@@ -6,6 +6,7 @@ own resolvers read ``22:22`` as a number and ``yes`` as true.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any, cast
@@ -85,6 +86,8 @@ class Document(msgspec.Struct, frozen=True):
     """dicts with text keys, lists, str, int, float, bool, None. Not to be changed."""
     resets: tuple[Path, ...] = ()
     """Where ``!reset`` or ``!override`` stands: what lay there before is dropped."""
+    broken: tuple[Path, ...] = ()
+    """Keys that were told of already; what they say is not in ``value``."""
 
     def place(self, path: Path, key: bool = False) -> Place:
         """Where ``path`` stands (its key or its value), or the nearest thing above it."""
@@ -104,7 +107,7 @@ class Document(msgspec.Struct, frozen=True):
 
     def at(self, line: int, column: int) -> Place:
         """The place at a line and column counted from 0."""
-        lines = self.text.split("\n")
+        lines = _lines(self.text)
         text = lines[line].rstrip("\r") if 0 <= line < len(lines) else ""
         return Place(self.file, line + 1, column + 1, text)
 
@@ -132,6 +135,11 @@ class Document(msgspec.Struct, frozen=True):
         return node
 
 
+@functools.lru_cache(maxsize=4)
+def _lines(text: str) -> list[str]:
+    return text.split("\n")
+
+
 def _parts(text: str) -> list[str]:
     return re.split("[:=/]", text) + re.split("[:=]", text)
 
@@ -157,21 +165,32 @@ def _child(node: Node, part: str | int) -> tuple[Node, Node] | None:
     return None
 
 
-def parse(text: str, file: str, path: str, problems: Problems) -> list[Document]:
-    """The documents of a file. What is wrong goes to ``problems``."""
+def parse(
+    text: str, file: str, path: str, problems: Problems, unread: list[str] | None = None
+) -> list[Document]:
+    """The documents of a file. What is wrong goes to ``problems``.
+
+    unread: takes the file's name if something of it could not be read.
+    """
     documents = []
+    unread = [] if unread is None else unread
     try:
         for node in _nodes(text):
             build = _Builder(text, file, path, problems)
             if build.fits(node):
                 value = build.value(node)
                 resets = tuple(build.resets(node)) if "!" in text else ()
-                documents.append(Document(file, path, text, node, value, resets))
+                broken = tuple(build.broken(node)) if build.bad else ()
+                documents.append(Document(file, path, text, node, value, resets, broken))
+            else:
+                unread.append(file)
     except yaml.MarkedYAMLError as error:
         place = _where(error, text, file)
         problems.add(place, f"not YAML: {_words(error, place)}")
+        unread.append(file)
     except (yaml.YAMLError, UnicodeError, ValueError, OverflowError) as error:
         problems.add(Place(file), f"not YAML: {' '.join(str(error).split())}")
+        unread.append(file)
     return documents
 
 
@@ -266,7 +285,7 @@ def _where(error: yaml.MarkedYAMLError, text: str, file: str) -> Place:
         mark = error.context_mark
     if mark is None:
         return Place(file)
-    lines = text.split("\n")
+    lines = _lines(text)
     line = lines[mark.line].rstrip("\r") if mark.line < len(lines) else ""
     return Place(file, mark.line + 1, mark.column + 1, line)
 
@@ -277,6 +296,8 @@ class _Builder:
     def __init__(self, text: str, file: str, path: str, problems: Problems) -> None:
         self._shape = Document(file, path, text, ScalarNode(_PLAIN, ""), None)
         self._problems = problems
+        self.bad: set[int] = set()
+        """Nodes of keys that were told of, and of what was to be merged and cannot be."""
         self._done: dict[int, Any] = {}
         self._open: set[int] = set()
         self._sizes: dict[int, int] = {}
@@ -358,23 +379,30 @@ class _Builder:
         return made
 
     def _key(self, key: Node, seen: dict[str, Node]) -> str | None:
-        if not isinstance(key, ScalarNode):
-            self._tell(key, "a key must be a text")
+        words = self._wrong(key, seen)
+        if words:
+            self._tell(key, words)
+            self.bad.add(id(key))
             return None
+        return str(key.value)
+
+    def _wrong(self, key: Node, seen: dict[str, Node]) -> str:
+        """What is wrong with a key, or nothing."""
+        if not isinstance(key, ScalarNode):
+            return "a key must be a text"
         name: str = key.value
         if name in seen:
             first = seen[name].start_mark.line + 1
-            self._tell(key, f'key "{name}" stands here twice (first in line {first})')
-            return None
+            return f'key "{name}" stands here twice (first in line {first})'
         if key.tag == _PLAIN and not isinstance(plain(name), str):
-            self._tell(key, f"the key {name or 'null'} must be a text: put it in quotes")
-            return None
-        return name
+            return f"the key {name or 'null'} must be a text: put it in quotes"
+        return ""
 
     def _merge(self, child: Node, made: dict[str, Any], seen: dict[str, Node]) -> None:
         for source in child.value if isinstance(child, SequenceNode) else [child]:
             if not isinstance(source, MappingNode):
                 self._tell(source, "<< takes a mapping or a list of mappings")
+                self.bad.add(id(source))
                 continue
             for name, value in self.value(source).items():
                 if name not in seen:
@@ -390,6 +418,20 @@ class _Builder:
             for key, child in node.value:
                 merged = key.value == "<<"
                 yield from self.resets(child, path if merged else (*path, key.value))
+
+    def broken(self, node: Node, path: Path = ()) -> Iterator[Path]:
+        """Where the bad nodes are; of what cannot be merged, where it was to be merged into."""
+        if id(node) in self.bad:
+            yield path
+        if isinstance(node, SequenceNode):
+            for index, child in enumerate(node.value):
+                yield from self.broken(child, (*path, index))
+        elif isinstance(node, MappingNode):
+            for key, child in node.value:
+                if id(key) in self.bad:
+                    yield (*path, key.value) if isinstance(key, ScalarNode) else path
+                else:
+                    yield from self.broken(child, path if _merges(key) else (*path, key.value))
 
 
 def _merges(key: Node) -> bool:

@@ -185,7 +185,7 @@ def _services(
     from gemel.client.project.up import Up
     from gemel.compose.plan import ALWAYS, UpOptions
 
-    project = app.project().enabling(services)
+    project = app.startable().enabling(services)
     names = tuple(services or project.services)
     if dependencies:
         names = tuple(project.with_dependencies(names))

@@ -145,7 +145,7 @@ def _service(app: App, name: str, argv: tuple[str, ...]) -> dict[str, Any]:
     from gemel.client.project import placed
     from gemel.client.project.choosing import request
 
-    project = app.project().enabling([name])
+    project = app.startable().enabling([name])
     app.lint(project, project.with_dependencies([name]))
     prepare(app, project, name)
     body = request(project, name, secrets_dir=placed.folder(app.place, project.name))

@@ -12,7 +12,7 @@ from gemel.cli import output
 from gemel.cli.app import App, command, pass_app
 from gemel.cli.complete import SERVICES
 from gemel.cli.unoffered import unoffered
-from gemel.errors import Failed
+from gemel.errors import Failed, InvalidInput
 
 if TYPE_CHECKING:
     from gemel.client.project.source import Loaded, Project
@@ -48,12 +48,15 @@ def config(app: App, services: tuple[str, ...], path: str, **given: Any) -> None
     """Check the Compose file and show it resolved, in Compose's canonical form."""
     from gemel.client.project.source import load_all
 
-    loaded = load_all(
-        app,
-        interpolate=not (given["no_interpolate"] or given["variables"]),
-        check=not given["no_consistency"],
-        resolve_env=not given["no_env_resolution"],
-    )
+    try:
+        loaded = load_all(
+            app,
+            interpolate=not (given["no_interpolate"] or given["variables"]),
+            check=not given["no_consistency"],
+            resolve_env=not given["no_env_resolution"],
+        )
+    except InvalidInput as error:
+        raise _wrong(error, given["linting"]) from None
     project = loaded.project.enabling(services)
     if given["linting"]:
         return _lint(project, loaded, services)
@@ -140,6 +143,14 @@ def _pin(app: App, services: dict[str, Any]) -> None:
         if image and "@" not in image:
             found = app.client.get(f"/distribution/{image}/json", timeout=60)
             service["image"] = f"{image}@{found['Descriptor']['digest']}"
+
+
+def _wrong(error: InvalidInput, linting: bool) -> InvalidInput:
+    """The error; with --lint, with what would be refused of the rest of the file."""
+    from gemel.compose import lint
+    from gemel.compose.problems import WrongFiles
+
+    return lint.complete(error) if linting and isinstance(error, WrongFiles) else error
 
 
 def _lint(project: Project, loaded: Loaded, services: tuple[str, ...]) -> None:

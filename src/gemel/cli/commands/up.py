@@ -148,7 +148,7 @@ def up(app: App, services: tuple[str, ...], **given: Any) -> int:
         raise InvalidInput(
             "-d (--wait, --no-start) excludes --attach and the options that wait for an end"
         )
-    project = changed(app.project(), services, given)
+    project = changed(app.startable(), services, given)
     if given["exit_code_from"]:
         project.service(given["exit_code_from"])
     options = options_of(services, given, start=not given["no_start"])
@@ -199,7 +199,7 @@ def _rolled(app: App, work: Up, given: dict[str, Any]) -> Up:
 @pass_app
 def create(app: App, services: tuple[str, ...], **given: Any) -> int:
     """Create the application's networks, volumes and containers, without starting them."""
-    project = changed(app.project(), services, given)
+    project = changed(app.startable(), services, given)
     options = options_of(services, given, start=False)
     app.lint(project, targets(project, options))
     work = Up(app.client, project, options, style_of(app, given), keep=given["keep"])
@@ -232,7 +232,7 @@ def update(app: App, services: tuple[str, ...], **given: Any) -> int:  # fmt: sk
     once it is ready; the old one ends when its connections have ended. deploy.update_config
     and x-gemel.drain say more; other services are left as they are.
     """
-    project = app.project().enabling(services)
+    project = app.startable().enabling(services)
     options = UpOptions(
         services=services,
         no_deps=True,
@@ -264,7 +264,7 @@ def scale(app: App, counts: tuple[str, ...], no_deps: bool) -> None:
         if not count.isdigit():
             raise InvalidInput(f"`{name}={count}`: {count} is no number of instances")
         wanted[name] = int(count)
-    project = app.project().enabling(tuple(wanted)).with_scale(wanted)
+    project = app.startable().enabling(tuple(wanted)).with_scale(wanted)
     options = UpOptions(services=tuple(wanted), no_deps=no_deps)
     app.lint(project, targets(project, options))
     work = Up(app.client, project, options, style_of(app))

@@ -26,7 +26,7 @@ def watch(app: App, services: tuple[str, ...], no_up: bool, prune: bool, quiet: 
     from gemel.client.project.watching import Watching
     from gemel.compose.plan import UpOptions, targets
 
-    project = app.project().enabling(services)
+    project = app.startable().enabling(services)
     names = list(services) or list(project.services)
     tell = (lambda _: None) if quiet else output.note
     work = Watching(app.client, project, names, style_of(app), tell)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from gemel.client.engine import Client
@@ -12,6 +12,7 @@ from gemel.client.project import images
 from gemel.compose import load as load_files
 from gemel.compose.loader import Loaded
 from gemel.compose.observed import Observed, observe, project_from
+from gemel.compose.problems import WrongFiles
 from gemel.compose.project import Project, Service
 from gemel.compose.requests import PREFIX
 
@@ -50,21 +51,29 @@ def load_all(
 
     Raises InvalidInput with file, line and column of every error, NotFound without a file.
     """
-    loaded = load_files(
-        options.files,
-        cwd=os.getcwd(),
-        env=os.environ,
-        project_dir=options.project_directory,
-        env_files=options.env_files,
-        profiles=options.profiles,
-        name=options.name_option,
-        interpolate=interpolate,
-        consistency=check,
-        resolve_env=resolve_env,
-    )
-    for warning in loaded.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    try:
+        loaded = load_files(
+            options.files,
+            cwd=os.getcwd(),
+            env=os.environ,
+            project_dir=options.project_directory,
+            env_files=options.env_files,
+            profiles=options.profiles,
+            name=options.name_option,
+            interpolate=interpolate,
+            consistency=check,
+            resolve_env=resolve_env,
+        )
+    except WrongFiles as error:
+        _warn(error.warnings)
+        raise
+    _warn(loaded.warnings)
     return loaded
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def look(client: Client, name: str, refs: Collection[str] = (), parallel: int = 16) -> Observed:
