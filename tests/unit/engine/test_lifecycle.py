@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from gemel.engine import health, lifecycle
+from gemel.engine.records import Container
+from gemel.engine.reporting import reports
 from gemel.errors import CommandNotFound, Conflict, Failed, NotModified
 from gemel.model.docker import HostConfig, RestartPolicy
 from gemel.model.image import HealthConfig
 from gemel.model.paths import Paths
+from gemel.observe.capture.records import Snapshot
+from gemel.observe.traffic import Traffic
 from gemel.runtime.base import Runtime
 from tests.fake.engine import FakeEngine
 from tests.fake.programs import Io
@@ -52,6 +56,31 @@ async def test_an_end_is_kept(engine: FakeEngine) -> None:
     assert killed.state.oom
     with pytest.raises(NotModified):
         await engine.lifecycle.stop(one, None, "")
+
+
+async def test_a_report_that_takes_long_comes_later(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not hold the end up, and is not lost."""
+    monkeypatch.setattr(reports, "PATIENCE", 0.001)
+    busy, read_log = asyncio.Event(), reports.Reports._log
+
+    async def slowly(self: reports.Reports, one: Container) -> bytes:
+        await busy.wait()
+        return await read_log(self, one)
+
+    monkeypatch.setattr(reports.Reports, "_log", slowly)
+    traffic = Traffic(engine.paths.run, Snapshot)
+    engine.core.witness = witness = reports.Reports(engine.core, traffic)
+    one = await engine.run("sh", "-c", "echo last words; exit 3")
+    async with asyncio.timeout(60):
+        await engine.core.live[one.id].settled.wait()
+    assert await witness.list() == []
+    busy.set()
+    async with asyncio.timeout(60):
+        while not (found := await witness.list()):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert (found[0]["Name"], found[0]["Kind"]) == (one.name, "exit")
 
 
 async def test_on_failure_gives_up_after_its_tries(engine: FakeEngine) -> None:

@@ -71,13 +71,25 @@ class Reports:
         self._core.spawn(one, self._see_it_work(one), "seeing it work")
 
     async def ended(self, one: Container, exit: Exit, asked: bool) -> None:
-        """Collects a report unless that end was asked for or good. Never raises, is quick."""
+        """Collects a report unless that end was asked for or good. Never raises, is quick.
+
+        What takes longer than PATIENCE comes into being while the instance is released.
+        """
         if asked or (exit.status == 0 and not exit.oom and not exit.error):
             return
         kind = "oom" if exit.oom else "panic" if exit.error else "exit"
+        collected = asyncio.Event()
+
+        async def collect() -> None:
+            try:
+                await self._report(one, kind)
+            finally:
+                collected.set()
+
+        self._core.spawn(one, collect(), "a report")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                await self._report(one, kind)
+                await collected.wait()
 
     def sick(self, one: Container) -> None:
         """It has become unhealthy."""
@@ -111,18 +123,20 @@ class Reports:
             self._last[one.id] = (last, more + 1)
             return
         self._last[one.id] = (time.monotonic(), 0)
+        # first what is gone once the instance is released, and how it is now
         await self._note_peak(one)
+        console = await asyncio.to_thread(_console, self._core, one)
         for known in (self._last, self._peaks):
             if len(known) > 1000:
                 known.pop(next(iter(known)))
         try:
             id = f"{int(time.time() * 1000):013d}-{one.id[:12]}"
+            facts = self._facts(one, kind, id, more)
             parts = {
                 "log.txt": await self._log(one),
                 "traffic.jsonl": await self._calls(one),
-                "console.txt": await asyncio.to_thread(_console, self._core, one),
+                "console.txt": console,
             }
-            facts = self._facts(one, kind, id, more)
             kept = {name: data for name, data in parts.items() if data}
             await asyncio.to_thread(self._shelf.put, id, facts, kept)
             self._core.emit(one, "report", report=id)
@@ -133,7 +147,7 @@ class Reports:
         """What is still there of the run's figures. A guest that is gone tells nothing."""
         self._peaks.pop(one.id, None)
         with contextlib.suppress(GemelError, OSError, TimeoutError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(2):
                 self._peaks[one.id] = (await self._core.runtime(one).usage(one.id)).memory_peak
 
     def _facts(self, one: Container, kind: str, id: str, more: int) -> Json:
