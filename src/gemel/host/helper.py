@@ -15,11 +15,11 @@ import signal
 import socket
 from pathlib import Path
 
-from gemel.host import privileges
+from gemel.host import files, privileges
 from gemel.host.privileges import start_time
 
 #: Seconds that a process has to end, and to take a connection.
-END, TAKE = 2.0, 5.0
+END, TAKE = 10.0, 5.0
 
 
 def begin(folder: Path, name: str, backlog: int = 64) -> tuple[socket.socket, int]:
@@ -38,7 +38,8 @@ def begin(folder: Path, name: str, backlog: int = 64) -> tuple[socket.socket, in
     control.listen(backlog)
     ready = privileges.detach(folder / "log")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    (folder / "pid").write_text(f"{os.getpid()} {start_time(os.getpid())}\n")
+    # in one step: whoever reads it finds the one before or this one
+    files.write(folder / "pid", f"{os.getpid()} {start_time(os.getpid())}\n", mode=0o644)
     privileges.set_name(name)
     return control, ready
 

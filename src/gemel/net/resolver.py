@@ -18,8 +18,9 @@ from gemel.net.dns.protocol import CONTROL_LIMIT, VERSION, Done, Hello, Order, S
 
 log = logging.getLogger("gemel.net")
 
-#: Seconds that the server has to start, to take new names, and to end.
-START, TAKE, END = 20.0, 2.0, 2.0
+#: Seconds that the server has to start, to take new names (it may wait for its turn on a busy
+#: machine), and to end.
+START, TAKE, END = 20.0, 5.0, 2.0
 
 
 class Resolver:
