@@ -245,9 +245,11 @@ async def test_a_clone_that_fails_is_booted_cold(fake: Fake, mode: str, why: str
     extra: tuple[Record, ...] = (
         ("memory", "12", *map(str, files)),
         ("qmp", "13"),
-        ("clone-ms", "1500"),
+        ("clone-ms", "1500" if mode == "mute" else "30000"),
         ("clone-run", "/usr/bin/python3", "-I", "-S", "/guest.py", "clone", mode),
     )
+    if mode == "unready":
+        extra += (("config-ms", "3000"),)
     if "plugged" in mode:
         extra += (("plug", "plug this\n"),)
     try:
@@ -275,7 +277,7 @@ def copy_files(fake: Fake, *mode: str) -> Iterator[tuple[tuple[Record, ...], tup
     extra: tuple[Record, ...] = (
         ("memory", "12", *map(str, files)),
         ("qmp", "13"),
-        ("clone-ms", "3000"),
+        ("clone-ms", "30000"),
         ("disk", "4", str(fake.folder / "disk"), "rw"),
         ("warm-disk", str(fake.folder / "warm")),
         ("identity", identity),
@@ -361,7 +363,7 @@ async def test_a_snapshot_of_a_running_service(fake: Fake, mode: str, why: str) 
     extra: tuple[Record, ...] = (
         ("memory", "12", str(memory), str(state)),
         ("qmp", "13"),
-        ("clone-ms", "3000"),
+        ("clone-ms", "30000"),
         ("source",),
         ("disk", "4", str(fake.folder / "disk"), "rw"),
         ("clone-run", "/usr/bin/python3", "-I", "-S", "/guest.py", "source", mode),
@@ -401,7 +403,7 @@ async def test_who_asks_for_a_snapshot_may_go(fake: Fake) -> None:
     extra: tuple[Record, ...] = (
         ("memory", "12", str(memory), str(state)),
         ("qmp", "13"),
-        ("clone-ms", "3000"),
+        ("clone-ms", "30000"),
         ("source",),
         ("disk", "4", str(fake.folder / "disk"), "rw"),
         ("clone-run", "/usr/bin/python3", "-I", "-S", "/guest.py", "source", "good"),

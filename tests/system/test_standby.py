@@ -47,6 +47,7 @@ class Standing:
         self.files = memfile.make("memory", 4096), memfile.make("state")
         self.answers, self._ready = os.pipe()
         self._orders, self.orders = os.pipe()
+        self._told = b""
 
     def records(self, folder: Path, *extra: Record) -> bytes:
         made = self.fake.records(
@@ -54,7 +55,8 @@ class Standing:
             [
                 ("memory", "12", *map(str, self.files)),
                 ("qmp", "13"),
-                ("clone-ms", "5000"),
+                ("clone-ms", "30000"),
+                ("config-ms", "3000" if self.mode == "mute" else "30000"),
                 ("disk", "4", str(self.disk), "rw"),
                 ("clone-run", "/usr/bin/python3", "-I", "-S", "/guest.py", "standby", self.mode),
                 *extra,
@@ -79,9 +81,15 @@ class Standing:
             os.close(fd)
 
     async def line(self) -> str:
-        """The next that the relay tells."""
+        """The next that the relay tells; what is left at its end."""
         async with asyncio.timeout(DEADLINE):
-            return (await asyncio.to_thread(os.read, self.answers, 4096)).decode()
+            while b"\n" not in self._told:
+                more = await asyncio.to_thread(os.read, self.answers, 4096)
+                if not more:
+                    break
+                self._told += more  # two lines may come at once
+        line, end, self._told = self._told.partition(b"\n")
+        return (line + end).decode()
 
     def order(self, data: bytes) -> None:
         os.write(self.orders, data)
