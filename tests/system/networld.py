@@ -29,7 +29,7 @@ from gemel.model.paths import Paths
 from gemel.net.manager import NetworkManager
 
 #: Seconds after which an answer that should come is given up, and one that should not is not due.
-COMES, NOT = 20.0, 0.7
+COMES, NOT = 60.0, 0.7
 
 
 class Box:
@@ -212,18 +212,25 @@ async def tcp(place: Place, address: str, port: int, wait: float = COMES) -> str
             return (await asyncio.get_running_loop().sock_recv(sock, 999)).decode().strip()
 
 
-async def ask_udp(sock: socket.socket, data: bytes, to: tuple[str, int], tries: int = 20) -> bytes:
-    """Sends until an answer comes; empty if none does."""
+async def ask_udp(sock: socket.socket, data: bytes, to: tuple[str, int]) -> bytes:
+    """Sends until an answer comes; empty if none does within COMES."""
     loop = asyncio.get_running_loop()
-    for _ in range(tries):
+    end, tries = loop.time() + COMES, 0
+    answer = b""
+    while not answer and loop.time() < end:
+        tries += 1
         with contextlib.suppress(OSError):
             await loop.sock_sendto(sock, data, to)
+        with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+            async with asyncio.timeout(NOT):
+                answer = (await loop.sock_recvfrom(sock, 65535))[0]
+    while tries > 1:  # the others may be answered too: that is no answer to what is asked next
         try:
             async with asyncio.timeout(NOT):
-                return (await loop.sock_recvfrom(sock, 65535))[0]
+                await loop.sock_recvfrom(sock, 65535)
         except (TimeoutError, ConnectionRefusedError):
-            continue
-    return b""
+            break
+    return answer
 
 
 async def resolve(box: Box, server: str, name: str, kind: str = "A") -> dns.message.Message:

@@ -149,7 +149,7 @@ async def test_a_connection_that_fails_leaves_nothing(world: World) -> None:
     )
     with pytest.raises(Exception, match="veth"):
         await world.manager.connect(box.id, box.namespace, bad)
-    assert link_names() == before
+    assert link_names() <= before  # the kernel may still be at those of an earlier test
 
 
 async def test_teardown_leaves_nothing(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ async def test_teardown_leaves_nothing(tmp_path: Path) -> None:
     listed = await run.run(["nft", "list", "tables"])
     assert table.encode() in listed.stdout
     await manager.close(instances_left=False)
-    await until(lambda: link_names() == before)
+    await until(lambda: link_names() <= before)
     await until(lambda: not alive(pid))
     listed = await run.run(["nft", "list", "tables"])
     assert table.encode() not in listed.stdout
