@@ -28,7 +28,7 @@ class Docker:
         *arguments: str,
         input: bytes | None = None,
         cwd: Path | None = None,
-        timeout: float = 60,
+        timeout: float = 180,
     ) -> subprocess.CompletedProcess[bytes]:
         """Status and output, whatever they are."""
         return subprocess.run(
@@ -87,7 +87,7 @@ class Terminal:
         """Keys."""
         os.write(self.fd, text)
 
-    def expect(self, wanted: bytes, timeout: float = 30) -> bytes:
+    def expect(self, wanted: bytes, timeout: float = 90) -> bytes:
         """Reads until ``wanted`` has come; what came before it is dropped."""
         deadline = time.monotonic() + timeout
         while wanted not in self.seen:
@@ -103,7 +103,7 @@ class Terminal:
         before, _, self.seen = self.seen.partition(wanted)
         return before
 
-    def wait(self, timeout: float = 30) -> int:
+    def wait(self, timeout: float = 90) -> int:
         """Exit status of the client."""
         deadline = time.monotonic() + timeout
         while True:

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,11 @@ def test_compose(engine: EngineProcess, tmp_path: Path, program: str) -> None:
     wait = ("--wait",) if new else ()
     compose.ok(*project, "up", "-d", *wait, cwd=tmp_path)
     try:
-        answer = compose.ok(*project, "exec", "-T", "vm", "sh", "-c", GET, cwd=tmp_path)
-        assert answer.endswith("\nhello\n")
+        ask = (*project, "exec", "-T", "vm", "sh", "-c", GET)
+        deadline = time.monotonic() + 90  # without --wait it may not serve yet
+        while not (answer := compose.run(*ask, cwd=tmp_path).stdout).endswith(b"\nhello\n"):
+            assert not new and time.monotonic() < deadline, answer
+            time.sleep(0.2)
         kinds = {c["Runtime"] for c in containers(engine)}
         assert {"container", "microvm"} <= kinds
         if new:
@@ -145,7 +149,7 @@ def test_gemel_env_sets_up_a_shell(engine: EngineProcess) -> None:
     script = (
         f'eval "$({sys.executable} -m gemel env)" && exec {DOCKER} info --format "{{{{.Name}}}}"'
     )
-    done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, timeout=60)
+    done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, timeout=180)
     assert done.returncode == 0 and done.stdout.strip(), done
 
 
@@ -156,10 +160,10 @@ def test_who_builds(engine: EngineProcess, tmp_path: Path, program: str) -> None
     (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo by {program}\n")
     env = {k: v for k, v in engine.env.items() if k != "DOCKER_BUILDKIT"}
     command = [program, "build", "-q", str(tmp_path)]
-    done = subprocess.run(command, env=env, capture_output=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, timeout=180)
     assert done.returncode == 0 and done.stdout.startswith(b"sha256:"), done
     env["DOCKER_BUILDKIT"] = "1"
-    done = subprocess.run(command, env=env, capture_output=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, timeout=180)
     assert done.returncode != 0 and (b"buildx" in done.stderr or b"404" in done.stderr), done
 
 
@@ -200,7 +204,7 @@ def test_testcontainers(environment: None, engine: EngineProcess, runtime: str) 
 
     one: Any = DockerContainer(IMAGE).with_exposed_ports(80).with_kwargs(runtime=runtime)
     one.with_command("sh -c 'echo served > /tmp/file; echo up; exec httpd -f -p 80 -h /tmp'")
-    one.waiting_for(LogMessageWaitStrategy("up").with_startup_timeout(60))
+    one.waiting_for(LogMessageWaitStrategy("up").with_startup_timeout(120))
     with one:
         assert int(one.get_exposed_port(80)) > 0
         code, output = one.exec(["cat", "/tmp/file"])

@@ -85,7 +85,7 @@ def test_exec_on_a_terminal(docker: Docker, sleeper: str, terminals: list[Termin
     terminal = docker.terminal("exec", "-it", sleeper, "sh", rows=31, columns=97)
     terminals.append(terminal)
     terminal.expect(b"#")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     for size in ((31, 97), (40, 120)):
         terminal.resize(*size)
         wanted = b"%d %d\r\n" % size
@@ -129,7 +129,7 @@ def test_logs(docker: Docker) -> None:
     docker.ok("run", "-d", "--name", "talks", IMAGE, "sh", "-c", script)
     follower = docker.start("logs", "-f", "talks")
     try:
-        out, err = follower.communicate(timeout=30)  # ends with the container
+        out, err = follower.communicate(timeout=120)  # ends with the container
     finally:
         follower.kill()
         follower.wait()
@@ -176,7 +176,7 @@ def test_events_and_wait(docker: Docker) -> None:
     waiter = docker.start("wait", name)
     try:
         docker.ok("start", name)
-        out, _ = waiter.communicate(timeout=30)
+        out, _ = waiter.communicate(timeout=120)
         assert out in (b"4\n", b"0\n")  # 0: it asked before the start
     finally:
         waiter.kill()
@@ -214,7 +214,7 @@ def test_networks_and_volumes(docker: Docker) -> None:
         "run", "-d", "--name", "server", "--network", "net-a", "-v", "vol-a:/data", IMAGE,
         "sh", "-c", "echo shared > /data/file; exec httpd -f -p 80 -h /data",
     )  # fmt: skip
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     found = ""
     while not found and time.monotonic() < deadline:
         found = docker.run(
@@ -280,7 +280,7 @@ volumes:
     compose.ok("-p", "shop", "up", "-d", cwd=tmp_path)
     try:
         assert "Up" in compose.ok("-p", "shop", "ps", cwd=tmp_path)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         answer = ""
         while not answer.endswith("\nhello\n") and time.monotonic() < deadline:
             with contextlib.suppress(AssertionError):

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module")
 def client(engine: EngineProcess) -> Iterator[Any]:
-    found = docker.DockerClient(base_url=f"unix://{engine.paths.socket}", timeout=60)
+    found = docker.DockerClient(base_url=f"unix://{engine.paths.socket}", timeout=180)
     yield found
     found.close()
 
@@ -86,7 +86,7 @@ def test_a_raw_socket_of_docker_py(client: Any) -> None:
             data += piece
         assert data == b"\x01\0\0\0\0\0\0\x0cthrough exec"
         stream.close()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while client.api.exec_inspect(made["Id"])["Running"]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -156,7 +156,7 @@ async def test_a_container_of_aiodocker(aio: aiodocker.Docker) -> None:
     )  # fmt: skip
     try:
         attached = one.attach(stdin=True, stdout=True, stderr=True)
-        async with attached, asyncio.timeout(30):
+        async with attached, asyncio.timeout(120):
             await one.start()
             await attached.write_in(b"words\n")
             message = await attached.read_out()
@@ -173,11 +173,11 @@ async def test_exec_and_websocket_of_aiodocker(aio: aiodocker.Docker) -> None:
     )
     try:
         run = await one.exec(["sh", "-c", "cat; exit 6"], stdin=True)
-        async with run.start() as stream, asyncio.timeout(30):
+        async with run.start() as stream, asyncio.timeout(120):
             await stream.write_in(b"typed\n")
             message = await stream.read_out()
             assert message is not None and message.data == b"typed\n"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             wire = await one.websocket(stdin=True, stdout=True, stream=True)
             await wire.send_bytes(b"over websocket\n")
             assert await wire.receive_bytes() == b"over websocket\n"
@@ -188,7 +188,7 @@ async def test_exec_and_websocket_of_aiodocker(aio: aiodocker.Docker) -> None:
 
 async def test_images_and_events_of_aiodocker(aio: aiodocker.Docker) -> None:
     subscriber = aio.events.subscribe()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             # the subscription begins some time after the call: what was before it is not told
             await aio.images.tag(IMAGE, repo="aio/image", tag="1")

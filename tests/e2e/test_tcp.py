@@ -80,28 +80,28 @@ def test_docker_with_a_certificate(by_tls: tuple[EngineProcess, int], folder: Pa
     data = b"x" * 3_000_000
     # the client ends its input and still reads: half of a TLS connection is over
     done = subprocess.run([DOCKER, "run", "--rm", "-i", IMAGE, "sh", "-c", "wc -c; exit 3"],
-                          env=env, input=data, capture_output=True, timeout=120)  # fmt: skip
+                          env=env, input=data, capture_output=True, timeout=180)  # fmt: skip
     assert (done.returncode, done.stdout.strip()) == (3, b"3000000"), done
-    done = subprocess.run([DOCKER, "images", "-q"], env=env, capture_output=True, timeout=60)
+    done = subprocess.run([DOCKER, "images", "-q"], env=env, capture_output=True, timeout=180)
     assert done.returncode == 0 and done.stdout.strip()
 
 
 def test_nobody_without_a_certificate(by_tls: tuple[EngineProcess, int], folder: Path) -> None:
     _, port = by_tls
     trusting = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-    with socket.create_connection(("127.0.0.1", port), 30) as plain:
+    with socket.create_connection(("127.0.0.1", port), 90) as plain:
         with pytest.raises(OSError):
             with trusting.wrap_socket(plain, server_hostname="127.0.0.1") as tls:
                 tls.sendall(b"GET /_ping HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
                 if not tls.recv(100):
                     raise ConnectionResetError("closed")
-    with socket.create_connection(("127.0.0.1", port), 30) as plain:
+    with socket.create_connection(("127.0.0.1", port), 90) as plain:
         plain.sendall(b"GET /_ping HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert b"200" not in plain.recv(1000)
 
 
 def ask(port: int, headers: dict[str, str]) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
     try:
         connection.request("GET", "/_ping", headers=headers)
         answer = connection.getresponse()
@@ -129,7 +129,7 @@ def test_docker_with_a_token(by_token: tuple[EngineProcess, int], tmp_path: Path
     (tmp_path / "config.json").write_text(json.dumps(config))
     env = {**engine.env, "DOCKER_HOST": f"tcp://127.0.0.1:{port}", "DOCKER_CONFIG": str(tmp_path)}
     run = [DOCKER, "run", "--rm", IMAGE, "echo", "hi"]
-    done = subprocess.run(run, env=env, capture_output=True, timeout=120)
+    done = subprocess.run(run, env=env, capture_output=True, timeout=180)
     assert done.stdout == b"hi\n", done
 
 
@@ -139,14 +139,14 @@ def test_no_instance_reaches_it(by_tls: tuple[EngineProcess, int]) -> None:
     [bridge] = [n for n in engine.ok("GET", "/networks") if n["Name"] == "bridge"]
     gateway = bridge["IPAM"]["Config"][0]["Gateway"]
     with socket.create_server(("0.0.0.0", 0)) as other:
-        other.settimeout(60)
+        other.settimeout(120)
         script = "nc -w 5 $0 $1 </dev/null; nc -w 5 $0 $2 </dev/null || echo no"
         ports = (str(other.getsockname()[1]), str(port))
         run = [DOCKER, "run", "--rm", IMAGE, "sh", "-c", script, gateway, *ports]
         with subprocess.Popen(run, env=engine.env, stdout=subprocess.PIPE) as client:
             with other.accept()[0] as accepted:
                 accepted.sendall(b"other\n")
-            output, _ = client.communicate(timeout=60)
+            output, _ = client.communicate(timeout=180)
     assert output == b"other\nno\n"
 
 
@@ -165,7 +165,7 @@ def test_nothing_unsafe_is_begun(tmp_path: Path, options: tuple[str, ...], word:
     token.chmod(0o600)
     engine = EngineProcess()
     words = [option.format(token=token) for option in options]
-    done = engine.gemel("daemon", *words, check=False, timeout=60)
+    done = engine.gemel("daemon", *words, check=False, timeout=180)
     assert done.returncode != 0 and word in done.stderr
     for path in (engine.paths.kernels, engine.paths.root, engine.base):
         path.unlink() if path.is_symlink() else path.rmdir()

@@ -41,6 +41,8 @@ def _make(engine: EngineProcess, name: str, script: str) -> None:
 def talker(engine: EngineProcess) -> Iterator[str]:
     """A container that says something now and then, and runs what it is asked to."""
     _make(engine, "talker", "while :; do echo said; sleep 0.1; done")
+    log = "/containers/talker/logs?stdout=1"
+    engine.settle(lambda: engine.answer("GET", log)[2], "it says nothing")
     yield "talker"
     engine.ok("DELETE", "/containers/talker?force=1")
 

@@ -107,7 +107,7 @@ def test_promtool_finds_nothing(engine: EngineProcess) -> None:
         'otel_http_server_duration_seconds_bucket{service="x",le="1"} 2',
         'otel_queue___{service="x"} 2.5',
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while missing := [one for one in wanted if one not in (page := engine.gemel("metrics").stdout)]:
         assert time.monotonic() < deadline, f"{missing} in\n{page}"
         time.sleep(0.5)

@@ -253,7 +253,9 @@ def test_services_do_not_notice_when_the_capture_dies(engine: EngineProcess) -> 
         time.sleep(0.1)
     engine.ok("POST", "/gemel/traffic")
     engine.ok("DELETE", "/gemel/traffic")
-    with contextlib.suppress(FileNotFoundError):  # or a zombie, whom init has not buried yet
+    with contextlib.suppress(
+        FileNotFoundError, ProcessLookupError
+    ):  # or a zombie, whom init has not buried yet
         assert not Path(f"/proc/{again}/cmdline").read_bytes()
     assert engine.call("GET", "/gemel/traffic/1")[0] == 404
 
