@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from gemel.cli import differing, har, output, text
 from gemel.cli.app import App, command, pass_app
 from gemel.cli.complete import TARGETS
 from gemel.cli.output import paint
+from gemel.cli.recording import Recording
 from gemel.cli.targets import resolve
 from gemel.errors import Conflict, InvalidInput
 
@@ -72,33 +72,17 @@ def record(app: App, name: str, path: str, span: str, most: int) -> None:
     resolve(app, [name])
     if os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path))):
         raise InvalidInput(f"cannot write {path}", details="its folder does not exist")
-    query = {
-        "follow": True,
-        "full": True,
-        "of": name,
-        "bodies": BODY,
-        "tail": -1,
-        "project": app.name() if app.has_project() else None,
-    }
-    kept: list[Json] = []
-    others: Counter[str] = Counter()
-    found = app.client.stream("GET", "/gemel/traffic", query=query)
-    output.note(f"recording the calls of {name}; Ctrl-C ends it")
+    project = app.name() if app.has_project() else None
+    recording = Recording(app.client, name, project, BODY, most)
     try:
         with _alarm(text.parse_span(span) if span else 0):
-            for call in found:
-                if "dropped" in call:
-                    output.warn(f"{call['dropped']} calls are missing: they came too fast")
-                elif call.get("protocol") in ("http", "h2", "grpc"):
-                    kept.append(har.entry(call))
-                    if len(kept) >= most:
-                        break
-                elif "protocol" in call:
-                    others[call["protocol"]] += 1
+            output.note(f"recording the calls of {name}; Ctrl-C ends it")
+            recording.follow()
     except KeyboardInterrupt:
-        pass
+        recording.finish()
     except ValueError as error:
         raise InvalidInput(str(error)) from None
+    kept, others = recording.kept, recording.others
     har.write(path, har.document(kept, __version__))
     asked = sum(one["_gemel"]["target"] == name for one in kept)
     output.say(f"{path}: {asked} calls to {name}, {len(kept) - asked} that it made")
