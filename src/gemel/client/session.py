@@ -149,7 +149,7 @@ def exec_made(client: Client, route: str, config: Json, wanted: Wanted) -> int |
     return exec_status(client, exec_id)
 
 
-def exec_status(client: Client, exec_id: str, patience: float = 5.0) -> int:
+def exec_status(client: Client, exec_id: str, patience: float = 20.0) -> int:
     """The exit status, which may be known a moment after the end of the output."""
     deadline = time.monotonic() + patience
     while True:

@@ -61,9 +61,21 @@ def handled(signals: list[int], handler: Callable[[int], None]) -> Iterator[None
 def following_size(resize: Callable[[int, int], None]) -> Iterator[None]:
     """Tells the size now and at each change. A refusal is not worth an error: it may have ended."""
 
+    asked = told = 0
+
     def tell(_number: int = 0) -> None:
-        with contextlib.suppress(Exception):
-            resize(*size())
+        # a change while it is told would be told first, and then be taken back
+        nonlocal asked, told
+        asked += 1
+        if asked > told + 1:
+            return
+        while told < asked:
+            now = asked
+            try:
+                with contextlib.suppress(Exception):
+                    resize(*size())
+            finally:
+                told = now
 
     with handled([signal.SIGWINCH], tell):
         tell()

@@ -15,8 +15,10 @@ from gemel.engine.spec import hostname
 from gemel.errors import CommandNotFound, Conflict, GemelError, InvalidInput, NotFound
 from gemel.model.docker import DebugCreate, ExecCreate
 from gemel.model.instance import Process
-from gemel.runtime.base import ExecSession
+from gemel.runtime.base import ExecSession, Stream
 
+SETTLE = 10.0
+"""Seconds in which a program that has closed its output is waited for."""
 KEEP = 500
 """Ended execs that are remembered, so that their exit code can be asked for."""
 
@@ -34,6 +36,31 @@ class Exec:
     pid: int = 0
     size: tuple[int, int] | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class _Attached:
+    """What a client has of an exec (runtime.base.Stream).
+
+    Its output ends once the exit code is known: a client asks for it right then, and takes
+    none for 0.
+    """
+
+    def __init__(self, exec: Exec, session: ExecSession) -> None:
+        self._exec = exec
+        self._session = session
+        self.write = session.write
+        self.close_stdin = session.close_stdin
+        self.resize = session.resize
+        self.close = session.close
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """See runtime.base.Stream."""
+        piece = await self._session.read()
+        if piece is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE):
+                    await self._exec.done.wait()
+        return piece
 
 
 class Execs:
@@ -106,7 +133,7 @@ class Execs:
 
     async def start(
         self, id: str, tty: bool | None = None, size: tuple[int, int] | None = None
-    ) -> tuple[bool, ExecSession]:
+    ) -> tuple[bool, Stream]:
         """Starts it. Raises Conflict if it was started before or the container ended."""
         exec = self._find(id)
         one = exec.one
@@ -129,7 +156,7 @@ class Execs:
             await session.resize(*exec.size)  # asked for while it was starting
         self.core.emit(one, f"exec_start: {' '.join(exec.request.cmd or [])}", execID=id)
         self.core.spawn(one, self._until_end(exec, session), "exec")
-        return has_tty, session
+        return has_tty, _Attached(exec, session)
 
     async def _begin(self, one: Container, exec: Exec, tty: bool) -> ExecSession:
         if isinstance(exec.request, DebugCreate):
@@ -195,7 +222,7 @@ def _of_ended(exec: Exec) -> bool:
     return isinstance(exec.request, DebugCreate) and exec.request.ended
 
 
-async def _drop(session: ExecSession) -> None:
+async def _drop(session: Stream) -> None:
     try:
         while await session.read() is not None:
             pass

@@ -23,7 +23,7 @@ from gemel.model.faults import FaultRequest
 from gemel.model.replay import ReplayRequest
 from gemel.observe.capture.records import Query
 from gemel.observe.tracing.records import Ask
-from gemel.runtime.base import ExecSession, PathStat, Stream
+from gemel.runtime.base import PathStat, Stream
 
 Json = dict[str, Any]
 Jsons = list[Json]
@@ -159,8 +159,11 @@ class Execs(Protocol):
 
     async def start(
         self, id: str, tty: bool | None = None, size: tuple[int, int] | None = None
-    ) -> tuple[bool, ExecSession]:
-        """Whether it has a terminal, and its session; the caller reads and closes it."""
+    ) -> tuple[bool, Stream]:
+        """Whether it has a terminal, and its streams; the caller reads and closes them.
+
+        Once their end has been read, the exit code can be asked for.
+        """
         ...
 
     async def start_detached(self, id: str) -> None: ...

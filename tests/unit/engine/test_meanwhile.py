@@ -10,14 +10,15 @@ from typing import Any, cast
 import pytest
 
 from gemel.engine import lifecycle
+from gemel.engine.execs import Execs
 from gemel.engine.records import Container
 from gemel.errors import Conflict
-from gemel.model.docker import HostConfig, RestartPolicy
+from gemel.model.docker import ExecCreate, HostConfig, RestartPolicy
 from gemel.model.image import HealthConfig
 from gemel.model.paths import Paths
 from tests.fake.engine import FakeEngine
 from tests.fake.programs import Io
-from tests.fake.runtime import FakeRuntime, World
+from tests.fake.runtime import FakeRuntime, FakeStream, World
 
 ALWAYS = HostConfig(restart_policy=RestartPolicy(name="always"))
 
@@ -158,3 +159,27 @@ async def test_a_check_that_answers_late_does_not_speak_of_the_next_run(
     await engine.lifecycle.stop(one, 0, "")
     assert one.state.health == ""
     assert one.state.health_log == []
+
+
+async def test_the_exit_code_of_an_exec_is_known_at_the_end_of_its_output(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = FakeStream.wait
+
+    async def late(self: FakeStream) -> int:
+        status = await wait(self)
+        await asyncio.sleep(0.3)  # as where whoever collects it has no turn
+        return status
+
+    monkeypatch.setattr(FakeStream, "wait", late)
+    one = await engine.run("sleep", "1000")
+    execs = Execs(engine.core)
+    request = ExecCreate(cmd=["sh", "-c", "echo out; exit 3"], attach_stdout=True)
+    id = await execs.create(one.id, request)
+    _, stream = await execs.start(id)
+    found = b""
+    while (piece := await stream.read()) is not None:
+        found += piece[1]
+    await stream.close()
+    shown = await execs.inspect(id)
+    assert (found, shown["Running"], shown["ExitCode"]) == (b"out\n", False, 3)
