@@ -54,7 +54,7 @@ class Api:
         return reader, writer
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Waits for a condition."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
@@ -73,7 +73,7 @@ async def api() -> AsyncIterator[Api]:
         stopped: list[bool] = []
         server = await serve(engine, socket, on_shutdown=lambda: stopped.append(True))
         connector = aiohttp.UnixConnector(str(socket))
-        timeout = aiohttp.ClientTimeout(total=20)
+        timeout = aiohttp.ClientTimeout(total=60)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             yield Api(engine, socket, session)
         await server.close(1)

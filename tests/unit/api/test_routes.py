@@ -208,7 +208,7 @@ async def test_a_vanished_reader_ends_a_pull(api: Api) -> None:
     )
     await reader.readuntil(b"Downloading")
     writer.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await api.engine.images.stopped.wait()
 
 

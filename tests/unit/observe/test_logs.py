@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from pathlib import Path
@@ -145,6 +146,7 @@ async def test_follow_over_replacement_and_end(tmp_path: Path) -> None:
 async def test_a_follower_that_is_cancelled_lets_go(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(record(0, b"x"))
+    gc.collect()  # what earlier tests left is not to go meanwhile
     before = set(os.listdir("/proc/self/fd"))
     started = asyncio.Event()
 
