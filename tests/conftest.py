@@ -94,7 +94,7 @@ def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if os.geteuid() == 0:
         mounts.mount(str(own), "/var/tmp", flags=mounts.Flag.BIND)
     yield
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while (left := leaks.all(STARTED, own)) and time.monotonic() < deadline:
         time.sleep(0.2)  # the kernel tidies up behind
     assert not left, "the tests left behind:\n" + "\n".join(left)

@@ -79,7 +79,7 @@ class EngineProcess:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
@@ -126,7 +126,7 @@ class EngineProcess:
             connection.close()
 
     @staticmethod
-    def settle(condition: Callable[[], object], complaint: str, timeout: float = 60) -> None:
+    def settle(condition: Callable[[], object], complaint: str, timeout: float = 120) -> None:
         """Waits until a condition holds."""
         deadline = time.monotonic() + timeout
         while not condition():
@@ -191,7 +191,7 @@ class EngineProcess:
         """kill -9, as a crash."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         self.process = None
 
     def stop(self) -> None:
@@ -200,7 +200,7 @@ class EngineProcess:
             if self.process is None or self.process.poll() is not None:
                 self.start()
             for one in self.ok("GET", "/containers/json?all=1"):
-                self.call("DELETE", f"/containers/{one['Id']}?force=1&v=1", timeout=60)
+                self.call("DELETE", f"/containers/{one['Id']}?force=1&v=1")
             for network in self.ok("GET", "/networks"):
                 if network["Name"] not in ("bridge", "host", "none"):
                     self.call("DELETE", f"/networks/{network['Id']}")
@@ -208,7 +208,7 @@ class EngineProcess:
             assert self.process is not None
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(30)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
@@ -220,7 +220,7 @@ class EngineProcess:
             self.paths.kernels.unlink()
         shutil.rmtree(self.base)
 
-    def wait_for(self, what: str, timeout: float = 60, **labels: str) -> None:
+    def wait_for(self, what: str, timeout: float = 120, **labels: str) -> None:
         """Waits until a container has the state (``running``, ``healthy``, ``exited``)."""
         name = labels["name"]
         deadline = time.monotonic() + timeout

@@ -124,7 +124,7 @@ async def test_shares_that_cannot_be_plugged_in_boot_cold(
     await vm.run(spec := vm.spec("true"))
     assert boot(vm, spec.id) == ("cloned", "")
     await vm.runtime.cleanup(spec.id)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while left := leaks.processes([vm.paths.run]):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     assert not left
