@@ -265,13 +265,15 @@ def test_up_in_the_foreground_rolls_over_before_it_follows(app: App) -> None:
 def test_an_update_that_fails_is_rolled_back(app: App, runtime: str) -> None:
     text = ROLLED.replace("RUNTIME", runtime).replace("COUNT", "2").replace("PORTS", "")
     text += """
-    healthcheck: {test: "test -e /w/index.html", interval: 500ms, retries: 5, start_period: 1s}
+    healthcheck: {test: "test -e /w/index.html", interval: 500ms, retries: 100}
     deploy: {update_config: {order: start-first, failure_action: rollback}}
 """
     app.file(text.replace("VERSION", "one"))
     app("up", "-d", "--wait")
     ids = {e["Id"] for e in app.engine.ok("GET", "/containers/json") if app.name in e["Names"][0]}
-    app.file(text.replace("VERSION", "two").replace("test -e", "test ! -e"))
+    # fails from the first moment on, also before the page is there
+    bad = text.replace("VERSION", "two").replace("test -e", "grep one")
+    app.file(bad.replace("retries: 100", "retries: 5"))
     with Load(app, inside="client") as load:
         load.seen("one")
         failed = app("up", "-d", check=False)
