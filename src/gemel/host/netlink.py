@@ -29,7 +29,11 @@ _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _REPLACE, _EXCL, _CREATE = 0x100, 0x200, 0x400
 _UP = 0x1
 _ERROR, _DONE = 2, 3
+_INTERRUPTED = 0x10
+"""A list of something that has changed meanwhile: entries may be missing in it."""
 
+#: So often a list is asked for that changes meanwhile.
+_TRIES = 20
 #: Seconds after which a silent kernel is an error (it never should be).
 _TIMEOUT = 20.0
 
@@ -305,17 +309,29 @@ class Netlink:
         if failure is not None:
             raise failure
 
-    def _dump(self, kind: int, payload: bytes) -> Iterator[bytes]:
+    def _dump(self, kind: int, payload: bytes) -> list[bytes]:
+        found: list[bytes] = []
+        for _ in range(_TRIES):
+            found, whole = self._dump_once(kind, payload)
+            if whole:
+                break
+        return found
+
+    def _dump_once(self, kind: int, payload: bytes) -> tuple[list[bytes], bool]:
+        """What is listed, and whether nothing has changed meanwhile."""
         self._socket.send(self._pack(Message(kind, 0, payload, "list"), _DUMP))
+        found: list[bytes] = []
+        whole = True
         while True:
-            for answer, _, sequence, data in self._receive():
+            for answer, flags, sequence, data in self._receive():
                 if sequence != self._sequence:
                     continue
+                whole = whole and not flags & _INTERRUPTED
                 if answer == _DONE:
-                    return
+                    return found, whole
                 if answer == _ERROR:
                     raise NetlinkError(-struct.unpack_from("=i", data)[0], "list interfaces")
-                yield data
+                found.append(data)
 
     def links(self) -> list[Link]:
         """All interfaces of this network namespace."""
