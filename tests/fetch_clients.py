@@ -1,8 +1,9 @@
 """Docker's current clients (docker, Compose v2), out of a later suite of Debian.
 
 They are programs in Go that run on Debian 12; fetched with an apt configuration of
-their own and unpacked, never installed. Without the network there are none, and the tests
-that want them are skipped.
+their own and unpacked, never installed. A mirror that stands still for longer than a
+suite's lists are valid will do: they are signed all the same. Without the network there are
+none, and the tests that want them are skipped.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Dir::Cache "{0}/cache";
 Dir::Etc::SourceList "{0}/sources.list";
 Dir::Etc::SourceParts "/dev/null";
 APT::Sandbox::User "root";
+Acquire::Check-Valid-Until "false";
 Acquire::Languages "none";
 Acquire::Retries "2";
 Acquire::http::Timeout "20";

@@ -1,4 +1,7 @@
-"""promtool, Prometheus' own checker, out of Debian's package: unpacked, never installed."""
+"""promtool, Prometheus' own checker, out of Debian's package: unpacked, never installed.
+
+Since Debian 13 it is a package of its own; before, it came with Prometheus.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,14 @@ def program(cache: Path) -> Path:
     return cache / "promtool"
 
 
+def _download(package: str, folder: Path) -> None:
+    """Raises CalledProcessError if apt has no such package."""
+    subprocess.run(
+        ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", package],
+        cwd=folder, check=True, capture_output=True, timeout=_TIMEOUT,
+    )  # fmt: skip
+
+
 def fetch(cache: Path) -> str:
     """Fetches it unless it is there; says why if that is not possible."""
     if program(cache).exists():
@@ -23,10 +34,10 @@ def fetch(cache: Path) -> str:
     work.mkdir(parents=True)
     work.chmod(0o755)
     try:
-        subprocess.run(
-            ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", "prometheus"],
-            cwd=work, check=True, capture_output=True, timeout=_TIMEOUT,
-        )  # fmt: skip
+        try:
+            _download("promtool", work)
+        except subprocess.CalledProcessError:
+            _download("prometheus", work)
         for package in work.glob("*.deb"):
             subprocess.run(["dpkg", "-x", package, work / "root"], check=True, timeout=_TIMEOUT)
         (work / "root/usr/bin/promtool").rename(program(cache))
