@@ -436,6 +436,6 @@ def test_up_with_watch_shows_the_output_and_stops_on_ctrl_c(app: App) -> None:
         process.kill()
         reader.join(20)
     assert app.states() == {f"{app.name}-web-1": "exited"}
-    refused = app("publish", "x/y", check=False)
+    refused = app("publish", "--app", "x/y", check=False)
     assert refused.returncode != 0
     assert "gemel push" in refused.stderr

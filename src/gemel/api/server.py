@@ -16,6 +16,7 @@ from aiohttp import web
 
 import gemel
 from gemel.api import (
+    artifacts,
     comparing,
     container_streams,
     containers,
@@ -68,6 +69,7 @@ def make_router() -> Router:
         part.add_routes(router)
     kernels.add_routes(router)
     debugging.add_routes(router)
+    artifacts.add_routes(router)
     return router
 
 

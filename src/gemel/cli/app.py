@@ -13,6 +13,7 @@ from gemel.client.engine import Client, Place
 from gemel.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from gemel.client.project.artifacts import Artifacts
     from gemel.client.project.source import Loaded, Project
 
 #: Names of a Compose file, in the order in which they are looked for.
@@ -50,6 +51,7 @@ class App:
         self.parallel = parallel if parallel > 0 else 16
         self._client: Client | None = None
         self._loaded: Loaded | None = None
+        self._artifacts: Artifacts | None = None
 
     @property
     def client(self) -> Client:
@@ -57,6 +59,15 @@ class App:
         if self._client is None:
             self._client = Client(self.place)
         return self._client
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Compose files from registries; nothing is fetched before one is named."""
+        if self._artifacts is None:
+            from gemel.client.project.artifacts import Artifacts
+
+            self._artifacts = Artifacts(lambda: self.client)
+        return self._artifacts
 
     def compose_files(self) -> list[str]:
         """Paths of the Compose files: those of -f, else the first found upwards; maybe none."""

@@ -29,7 +29,8 @@ class Names(click.ParamType[str]):
         found: list[str] = []
         app = _app(ctx)
         try:
-            if self.services and app.compose_files():
+            remote = any(name.startswith("oci://") for name in app.files)
+            if self.services and app.compose_files() and not remote:
                 found += list(app.project().services)
         except Exception:  # a completion must never print
             pass

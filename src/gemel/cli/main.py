@@ -45,7 +45,7 @@ class Exit(click.exceptions.Exit):
     help="How progress is shown.",
 )
 @click.option("--parallel", type=int, default=0, metavar="N", help="Most calls at once.")
-@click.option("--dry-run", is_flag=True, help="Of up, down, create, update: only say what.")
+@click.option("--dry-run", is_flag=True, help="Of up, down, create, update, publish: only say.")
 @click.option("--all-resources", is_flag=True, help="Of config: also what no service uses.")
 @unoffered("--compatibility", why="containers are named as Compose 2 names them, with hyphens")
 @click.version_option(VERSION, "-v", "--version", message="gemel version %(version)s")

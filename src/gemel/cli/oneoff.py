@@ -10,6 +10,7 @@ import msgspec
 
 from gemel.cli import output, values
 from gemel.cli.app import App
+from gemel.cli.asking import remote_project
 from gemel.cli.request import split_entrypoint
 from gemel.client import session, terminal
 from gemel.client.project import placed
@@ -38,6 +39,7 @@ def run_service(app: App, name: str, argv: tuple[str, ...], given: dict[str, Any
     if given["runtime"]:
         project = project.with_runtimes({name: given["runtime"]})
     app.lint(project, [name] if given["no_deps"] else project.with_dependencies([name]))
+    remote_project(app, project, yes=given["yes"], piped=False)
     image_id = prepare(app, project, name, given)
     tty = not given["no_tty"] and not given["detach"] and _has_terminal()
     body, container_name = _request(app, project, name, argv, given, tty, image_id)

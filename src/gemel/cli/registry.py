@@ -70,7 +70,7 @@ OBJECTS: Table = {
     "build": Entry("build", "build", "Build the images of services"),
     "pull": Entry("images", "pull", "Pull the images of services"),
     "push": Entry("images", "push", "Push the images of services"),
-    "publish": Entry("publish", "publish", "Not offered; says what to do instead"),
+    "publish": Entry("publish", "publish", "Put the Compose file into a registry"),
     "images": Entry("images", "images", "List images in use"),
     "commit": Entry("commit", "commit", "Make an image of a service as it is now"),
     "export": Entry("export", "export", "Write a service's files as a tar archive"),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gemel.compose import dotenv, paths, yamlread
 from gemel.compose.broken import Broken, Scope
 from gemel.compose.canonical import canonical
-from gemel.compose.files import Reader
+from gemel.compose.files import Reader, Remote, no_remote
 from gemel.compose.interpolate import Variables, interpolate
 from gemel.compose.merge import Mismatch, merge, reset, unique
 from gemel.compose.problems import Path, Place, Problems, nearest
@@ -73,8 +73,11 @@ class Assembler:
     broken: what of the model was told of, and is not in it therefore.
     """
 
-    def __init__(self, reader: Reader, problems: Problems, shown_from: str) -> None:
+    def __init__(
+        self, reader: Reader, problems: Problems, shown_from: str, remote: Remote = no_remote
+    ) -> None:
         self.reader = reader
+        self.remote = remote
         self.problems = problems
         self.broken = Broken()
         self.origins = Origins()
@@ -201,13 +204,29 @@ class Assembler:
         files = _listed(entry.get("path"))
         if not files:
             return [], "include needs a path"
-        if far := next((f for f in files if paths.is_remote(f)), ""):
-            return [], f"a file at an address is not included: {far} (fetch it first)"
-        files = [paths.absolute(f, context.folder, context.home) for f in files]
+        files, words = self._fetched(files, context)
+        if words:
+            return [], words
         if files[0] in context.including or len(context.including) > DEEPEST_INCLUDE:
             chain = " includes ".join(self.shown(f) for f in (*context.including, files[0]))
             return [], f"a cycle: {chain}"
         return files, ""
+
+    def _fetched(self, files: list[str], context: _Context) -> tuple[list[str], str]:
+        """Absolute paths of files that are included, fetched ones too; or what is wrong."""
+        found = []
+        for file in files:
+            if paths.is_artifact(file):
+                try:
+                    found.append(self.remote(file))
+                except GemelError as error:
+                    parts = (error.brief, error.details, error.resolution)
+                    return [], "; ".join(filter(None, parts))
+            elif paths.is_remote(file):
+                return [], f"a file at an address is not included: {file} (fetch it first)"
+            else:
+                found.append(paths.absolute(file, context.folder, context.home))
+        return found, ""
 
     def _inner(self, entry: Json, files: list[str], context: _Context) -> _Context:
         """The surroundings of an included project."""
@@ -324,8 +343,11 @@ class Assembler:
         taint: Broken,
     ) -> tuple[Json, Document]:
         """The services of a file that is extended from, with absolute paths."""
-        path = paths.absolute(file, context.folder, context.home)
         try:
+            if paths.is_artifact(file):
+                path = self.remote(file)
+            else:
+                path = paths.absolute(file, context.folder, context.home)
             documents = self._read(path)
         except GemelError as error:
             raise self._unextendable(chain, at, f"cannot extend: {error.brief}") from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os.path
 from collections.abc import Mapping, Sequence
 
-from gemel.compose.files import Reader
+from gemel.compose import paths
+from gemel.compose.files import Reader, Remote, no_remote
 from gemel.errors import NotFound, Unsupported
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -24,15 +25,16 @@ def find(
     reader: Reader,
     warnings: dict[str, None],
     project_dir: str = "",
+    remote: Remote = no_remote,
 ) -> list[str]:
-    """Absolute paths of the project's files (``-``: standard input). Raises NotFound,
-    Unsupported for an address."""
+    """Absolute paths of the project's files (``-``: standard input); what is at ``oci://`` is
+    fetched. Raises NotFound, Unsupported for another address, what ``remote`` raises."""
     if not files and environment.get("COMPOSE_FILE"):
         separator = environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
         files = [f for f in environment["COMPOSE_FILE"].split(separator) if f]
     if files:
-        _on_disk(files)
-        return [f if f == "-" else os.path.normpath(os.path.join(cwd, f)) for f in files]
+        _known(files)
+        return [_path(f, cwd, remote) for f in files]
     start = os.path.normpath(os.path.join(cwd, project_dir))
     folder = start
     while True:
@@ -50,13 +52,20 @@ def find(
     )
 
 
-def _on_disk(files: Sequence[str]) -> None:
-    """Raises Unsupported for a file that is named by an address."""
+def _path(file: str, cwd: str, remote: Remote) -> str:
+    if paths.is_artifact(file):
+        return remote(file)
+    return file if file == "-" else os.path.normpath(os.path.join(cwd, file))
+
+
+def _known(files: Sequence[str]) -> None:
+    """Raises Unsupported for a file that is named by an address of another kind."""
     for name in files:
-        if "://" in name:
+        if "://" in name and not paths.is_artifact(name):
             raise Unsupported(
                 f"a Compose file is not read from an address: {name}",
-                resolution="fetch it first, then name the file with -f (- is standard input)",
+                resolution="fetch it first, then name the file with -f (- is standard input); "
+                "what `gemel publish` has put into a registry is at oci://",
             )
 
 

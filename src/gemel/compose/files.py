@@ -6,7 +6,21 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from gemel.errors import InvalidInput, NotFound
+from gemel.errors import InvalidInput, NotFound, Unsupported
+
+
+def no_remote(reference: str) -> str:
+    """What the loader is given where nothing may be fetched. Raises Unsupported."""
+    raise Unsupported(
+        f"a Compose file is not read from an address here: {reference}",
+        resolution="fetch it first, then name the file",
+    )
+
+
+class Remote(Protocol):
+    """Fetches the artifact ``oci://…``; the path of its Compose file. Raises GemelError."""
+
+    def __call__(self, reference: str, /) -> str: ...
 
 
 class Reader(Protocol):

@@ -11,7 +11,7 @@ import msgspec
 from gemel.compose import discover, dotenv, yamlread
 from gemel.compose.assemble import Assembler, Origins
 from gemel.compose.consistency import Consistency, required
-from gemel.compose.files import DiskReader, Reader
+from gemel.compose.files import DiskReader, Reader, Remote, no_remote
 from gemel.compose.interpolate import BadTemplate, Variables, substitute
 from gemel.compose.normalize import normalize, project_name
 from gemel.compose.problems import Problems, WrongFiles
@@ -44,26 +44,31 @@ def load(
     consistency: bool = True,
     resolve_env: bool = True,
     reader: Reader | None = None,
+    remote: Remote = no_remote,
 ) -> Loaded:
     """Loads a project.
 
     files: as given with -f, relative to ``cwd``, ``-`` for standard input; none:
     COMPOSE_FILE, or what is found in ``cwd`` or above. env: the process
     environment. project_dir: --project-directory. name: -p. resolve_env: read
-    env_file and label_file into environment and labels.
+    env_file and label_file into environment and labels. remote: fetches what is at
+    ``oci://`` and gives the path of the Compose file.
 
     Raises WrongFiles (an InvalidInput), whose details list every error with file,
     line, column and the line itself; NotFound if there is no file.
     """
     with reading(raw=not interpolate):
-        return _Loader(reader or DiskReader(), cwd, env).load(
+        return _Loader(reader or DiskReader(), cwd, env, remote).load(
             files, project_dir, env_files, profiles, name, interpolate, consistency, resolve_env
         )
 
 
 class _Loader:
-    def __init__(self, reader: Reader, cwd: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, reader: Reader, cwd: str, env: Mapping[str, str], remote: Remote = no_remote
+    ) -> None:
         self.reader = reader
+        self.remote = remote
         self.cwd = os.path.abspath(cwd)
         self.process = dict(env)
         self.environment = {"PWD": self.cwd, **env}
@@ -87,14 +92,22 @@ class _Loader:
         if not env_files and self.environment.get("COMPOSE_ENV_FILES"):
             env_files = self.environment["COMPOSE_ENV_FILES"].split(",")
         self._dotenv(env_files, os.path.normpath(os.path.join(self.cwd, project_dir)))
+        fetched: list[str] = []
+
+        def remote(reference: str) -> str:
+            fetched.append(self.remote(reference))
+            return fetched[-1]
+
         paths = discover.find(
-            self.cwd, files, self.environment, self.reader, self.warnings, project_dir
+            self.cwd, files, self.environment, self.reader, self.warnings, project_dir, remote
         )
-        folder = self._folder(paths, project_dir)
+        local = self._folder([] if paths[0] in fetched else paths, project_dir)
+        # as Compose: what lies beside the first file from a registry is found there
+        folder = os.path.dirname(fetched[0]) if fetched else local
         if not env_files:
-            self._dotenv((), folder)
-        assembler = Assembler(self.reader, self.problems, self.cwd)
-        chosen = self._name(name, paths, folder, interpolate)
+            self._dotenv((), local)
+        assembler = Assembler(self.reader, self.problems, self.cwd, self.remote)
+        chosen = self._name(name, paths, local, interpolate)
         self.environment["COMPOSE_PROJECT_NAME"] = chosen
         values = Variables(self.environment, self.missing, self.unsure)
         home = self.environment.get("HOME", "")

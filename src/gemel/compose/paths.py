@@ -16,6 +16,11 @@ def is_remote(context: str) -> bool:
     return "://" in context or context.startswith((*_REMOTE, "service:"))
 
 
+def is_artifact(file: str) -> bool:
+    """Whether a Compose file is named that lies in a registry."""
+    return file.startswith("oci://")
+
+
 def absolute(path: str, folder: str, home: str) -> str:
     """``path`` from ``folder``; ``~`` is ``home``. Empty stays empty."""
     if path.startswith("~") and home:
@@ -36,6 +41,9 @@ def resolve(value: Any, folder: str, home: str) -> Any:
         if isinstance(item, str) and not item.startswith("$") and not _is_windows(item):
             return absolute(item, folder, home)
         return item
+
+    def file(item: Any, at: Path) -> Any:
+        return item if isinstance(item, str) and is_artifact(item) else path(item, at)
 
     def unix(item: Any, at: Path) -> Any:
         return folder if item == "" else path(item, at)
@@ -64,7 +72,7 @@ def resolve(value: Any, folder: str, home: str) -> Any:
             "services.*.build.ssh.*": path,
             "services.*.env_file.*.path": path,
             "services.*.label_file.*": path,
-            "services.*.extends.file": path,
+            "services.*.extends.file": file,
             "services.*.develop.watch.*.path": path,
             "services.*.volumes.*": mount,
             "configs.*.file": unix,

@@ -113,7 +113,7 @@ class Document(msgspec.Struct, frozen=True):
 
     def item(self, path: Path, text: str) -> Place | None:
         """Where, in the list at ``path``, an entry stands that says ``text``."""
-        node = self._at(path)
+        node = self.find(path)
         for child in node.value if isinstance(node, SequenceNode) else ():
             values = [child] if isinstance(child, ScalarNode) else [v for _, v in child.value]
             for value in values:
@@ -123,9 +123,10 @@ class Document(msgspec.Struct, frozen=True):
 
     def has(self, path: Path) -> bool:
         """Whether the document itself says something at ``path``."""
-        return self._at(path) is not None
+        return self.find(path) is not None
 
-    def _at(self, path: Path) -> Node | None:
+    def find(self, path: Path) -> Node | None:
+        """The node at ``path``; None if the document says nothing there."""
         node = self.node
         for part in path:
             found = _child(node, part)

@@ -206,6 +206,17 @@ class Images(Protocol):
         """What a registry has under a name: Descriptor and Platforms."""
         ...
 
+    async def artifact(self, ref: str, auth: Json | None, kinds: Sequence[str]) -> Json:
+        """An artifact that is no image, of one of these types: Digest, and in base64 Manifest,
+        Index ("" or the list that the name stands for), Blobs by digest."""
+        ...
+
+    async def push_artifact(
+        self, ref: str, auth: Json | None, manifest: bytes, blobs: Sequence[bytes]
+    ) -> Json:
+        """Sends one to its registry: Digest and Size of its manifest."""
+        ...
+
     async def prune_build_cache(self, filters: Filters) -> Json: ...
 
     def remote_tar(self, url: str) -> tuple[str, AsyncIterator[bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
@@ -12,7 +13,7 @@ from gemel.engine.core import Core
 from gemel.engine.facade import Filters, Json, Jsons
 from gemel.engine.records import parse_stamp
 from gemel.errors import GemelError
-from gemel.image import inputs, remote
+from gemel.image import artifact, inputs, remote
 from gemel.image.reference import familiar
 from gemel.model.image import Image
 
@@ -191,6 +192,25 @@ class Images:
     async def distribution(self, ref: str, auth: Json | None) -> Json:
         """GET /distribution/NAME/json."""
         return await self.store.distribution(ref, auth)
+
+    async def artifact(self, ref: str, auth: Json | None, kinds: Sequence[str]) -> Json:
+        """GET /gemel/artifacts/NAME."""
+        found = await artifact.fetch(self.store, ref, auth, kinds)
+        return {
+            "Digest": found.digest,
+            "Manifest": base64.b64encode(found.manifest).decode(),
+            "Index": base64.b64encode(found.index).decode(),
+            "Blobs": {
+                digest: base64.b64encode(data).decode() for digest, data in found.blobs.items()
+            },
+        }
+
+    async def push_artifact(
+        self, ref: str, auth: Json | None, manifest: bytes, blobs: Sequence[bytes]
+    ) -> Json:
+        """POST /gemel/artifacts/NAME."""
+        digest = await artifact.push(self.store, ref, auth, manifest, blobs)
+        return {"Digest": digest, "Size": len(manifest)}
 
     async def prune_build_cache(self, wanted: Filters) -> Json:
         """POST /build/prune: the cache goes as a whole."""

@@ -16,12 +16,12 @@ import select
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gemel.errors import Failed, GemelError, InvalidInput, NotFound, Unavailable
 from gemel.host import files, run
 from gemel.image import threads
-from gemel.image.blobs import Blobs, Writer
+from gemel.image.blobs import Blobs
 from gemel.image.manifest import Descriptor
 from gemel.image.reference import Reference
 
@@ -82,6 +82,17 @@ def _scratch(temporary: Path) -> Iterator[Path]:
         files.remove(folder)
 
 
+class Sink(Protocol):
+    """Where the bytes of a blob go."""
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        ...
+
+    def write(self, data: bytes) -> None: ...
+
+
 class Proxy:
     """A running image proxy. Use ``open``."""
 
@@ -123,7 +134,7 @@ class Proxy:
         return int(value)
 
     async def fetch(
-        self, image: int, blob: Descriptor, writer: Writer, tell: Callable[[int], None]
+        self, image: int, blob: Descriptor, writer: Sink, tell: Callable[[int], None]
     ) -> None:
         """Copies a blob into ``writer``; ``tell`` is called with the bytes so far.
 
@@ -178,7 +189,7 @@ async def _readable(connection: socket.socket) -> None:
         loop.remove_reader(connection)
 
 
-def _drain(fd: int, size: int, writer: Writer, tell: Callable[[int], None]) -> None:
+def _drain(fd: int, size: int, writer: Sink, tell: Callable[[int], None]) -> None:
     """Reads a pipe to its end into ``writer``. size: most bytes accepted, if known."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)

@@ -97,6 +97,14 @@ class MemoryImages:
         self.calls.append(("bootstrap", ref, suite, list(packages)))
         yield {"status": "done"}
 
+    async def artifact(self, ref: str, auth: Json | None, kinds: Sequence[str]) -> Json:
+        return {"Digest": "sha256:0", "Manifest": "", "Index": "", "Blobs": {}}
+
+    async def push_artifact(
+        self, ref: str, auth: Json | None, manifest: bytes, blobs: Sequence[bytes]
+    ) -> Json:
+        return {"Digest": "sha256:0", "Size": len(manifest)}
+
     async def distribution(self, ref: str, auth: Json | None) -> Json:
         return {"Descriptor": {}, "Platforms": [], "Auth": auth}
 

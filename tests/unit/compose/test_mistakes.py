@@ -23,7 +23,7 @@ def test_what_is_not_closed_is_shown_where_it_begins(line: str, words: str) -> N
 
 
 def test_files_at_an_address_are_refused_with_words() -> None:
-    with pytest.raises(InvalidInput, match=r"a file at an address is not included: oci://r/x"):
-        project("include: ['oci://r/x']\nservices: {a: {image: x}}\n")
+    with pytest.raises(InvalidInput, match=r"a file at an address is not included: https://r/x"):
+        project("include: ['https://r/x']\nservices: {a: {image: x}}\n")
     with pytest.raises(Unsupported, match="not read from an address"):
-        loaded(use=("oci://r/x",))
+        loaded(use=("https://r/x",))

@@ -93,10 +93,10 @@ def _lines(project: Project, services: tuple[str, ...], given: dict[str, Any]) -
 
 def _variables(project: Project, form: str) -> list[str]:
     """The variables that the files mention, as a table or as JSON."""
-    from gemel.compose.files import DiskReader
+    from gemel.client.project.source import reader
     from gemel.compose.mentioned import mentions
 
-    found = mentions(project.files, DiskReader())
+    found = mentions(project.files, reader(project.files))
     if form == "json":
         return [json.dumps({one.name: _mention(one) for one in found}, indent=2)]
     rows = [("NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE")]

@@ -216,7 +216,7 @@ def _write_launch(app: App, target: Target, kind: str, port: int, told: Json) ->
     with contextlib.suppress(GemelError):
         if target.service and app.compose_files():
             service = app.project().services.get(target.service)
-            root = os.path.dirname(os.path.abspath(app.compose_files()[0]))
+            root = os.path.dirname(os.path.abspath(app.project().files[0]))
     config = app.client.get(f"/containers/{target.id}/json")["Config"]
     folder = str(config.get("WorkingDir") or told.get("folder") or "/")
     pairs = launch.mapped(service, folder, root)

@@ -117,6 +117,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     _flag("--build", help="Build the service's image first."),
     _flag("--quiet-build", help="Do not show the build."),
     no_effect("--quiet-pull", why="pulls of a service are one line"),
+    _flag("-y", "--yes", help="Answer every question with yes."),
     _flag("--remove-orphans", help="Remove containers of services not in the file."),
 ]  # fmt: skip
 

@@ -10,6 +10,7 @@ import msgspec
 
 from gemel.cli import output
 from gemel.cli.app import App, command, pass_app
+from gemel.cli.asking import remote_project
 from gemel.cli.complete import SERVICES
 from gemel.cli.unoffered import no_effect
 from gemel.client.project.source import Project
@@ -40,7 +41,7 @@ _SHARED: list[Callable[[Any], Any]] = [
     click.option("-t", "--timeout", type=int, default=None, help="Seconds before a kill."),
     click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing."),
     click.option("--quiet-build", is_flag=True, help="Do not show the output of builds."),
-    no_effect("-y", "--yes", why="nothing is asked"),
+    click.option("-y", "--yes", is_flag=True, help="Answer every question with yes."),
     no_effect("--menu", why="there is no menu; --watch, and Ctrl-C to stop"),
     click.option("--keep", is_flag=True, help="If it fails, leave what was made."),
 ]  # fmt: skip
@@ -153,6 +154,7 @@ def up(app: App, services: tuple[str, ...], **given: Any) -> int:
         project.service(given["exit_code_from"])
     options = options_of(services, given, start=not given["no_start"])
     app.lint(project, targets(project, options))
+    remote_project(app, project, yes=given["yes"] or given["dry_run"])
     if given["recording"] and not given["dry_run"]:
         from gemel.cli.standins import begin
 

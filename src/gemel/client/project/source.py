@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Collection, Iterable
@@ -10,11 +11,13 @@ from typing import Protocol
 from gemel.client.engine import Client
 from gemel.client.project import images
 from gemel.compose import load as load_files
+from gemel.compose.files import DiskReader, Remote
 from gemel.compose.loader import Loaded
 from gemel.compose.observed import Observed, observe, project_from
 from gemel.compose.problems import WrongFiles
 from gemel.compose.project import Project, Service
 from gemel.compose.requests import PREFIX
+from gemel.errors import InvalidInput
 
 __all__ = ["Loaded", "Project", "Service", "from_engine", "load", "load_all", "look"]
 
@@ -27,6 +30,11 @@ class Options(Protocol):
     profiles: tuple[str, ...]
     env_files: tuple[str, ...]
     project_directory: str
+
+    @property
+    def artifacts(self) -> Remote:
+        """Fetches what is named with oci://."""
+        ...
 
 
 def load(
@@ -63,6 +71,8 @@ def load_all(
             interpolate=interpolate,
             consistency=check,
             resolve_env=resolve_env,
+            reader=reader(options.files),
+            remote=options.artifacts,
         )
     except WrongFiles as error:
         _warn(error.warnings)
@@ -74,6 +84,19 @@ def load_all(
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+@functools.cache
+def _read_once() -> str:
+    try:
+        return sys.stdin.buffer.read(DiskReader.LARGEST).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput("standard input cannot be read", str(error)) from error
+
+
+def reader(files: tuple[str, ...]) -> DiskReader:
+    """Reads files; with ``-`` among them also standard input, which may be asked for again."""
+    return DiskReader(_read_once() if "-" in files else "")
 
 
 def look(client: Client, name: str, refs: Collection[str] = (), parallel: int = 16) -> Observed:
