@@ -64,7 +64,7 @@ def free_port() -> int:
 
 
 async def wait_port(port: int, address: str = "127.0.0.1") -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection(address, port)

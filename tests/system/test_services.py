@@ -256,7 +256,7 @@ def test_up_in_the_foreground_rolls_over_before_it_follows(app: App) -> None:
             pass
         assert line
     up.send_signal(signal.SIGINT)
-    up.communicate(timeout=60)
+    up.communicate(timeout=120)
     assert load.failures == []
     assert set(app.states().values()) == {"exited"}
 
