@@ -1,6 +1,5 @@
 #include "config.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
@@ -13,17 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "boot.h"
-
-#define PLATFORM "/sys/bus/platform"
+#include "storage.h"
 
 struct config config = {.shm = 64 << 20};
-
-static bool why(char *error, size_t size, const char *what, const char *which)
-{
-	snprintf(error, size, "%s %s: %s", what, which, strerror(errno));
-	return false;
-}
 
 static bool add_mount(struct mount_entry entry)
 {
@@ -107,113 +98,33 @@ bool config_nic(const struct record *record,
 	return done;
 }
 
-/* Whether this is the platform device of the slot, with nobody who drives it. */
-static bool is_free_slot(const char *name, uint64_t slot)
-{
-	char path[400], text[32];
-
-	if (strncmp(name, "LNRO0005:", 9) != 0)
-		return false;
-	snprintf(path, sizeof path, PLATFORM "/devices/%s/driver", name);
-	if (access(path, F_OK) == 0)
-		return false;
-	snprintf(path, sizeof path, PLATFORM "/devices/%s/firmware_node/uid", name);
-	return get_file(path, text, sizeof text) > 0 && strtoull(text, NULL, 10) == slot;
-}
-
-/* Has the kernel look again at a virtio slot that was empty when the guest booted. What is driven
- * already (a guest that was booted with it) is fine. */
+/* Has the kernel look again at a slot that was empty when the guest booted; who needs what is
+ * there says so if it is not. */
 static bool look_at_slot(const struct record *record)
 {
-	struct dirent *entry;
 	uint64_t slot;
-	DIR *folder;
 
 	if (!record_number(record, 1, 255, &slot))
 		return false;
-	folder = opendir(PLATFORM "/devices");
-	while (folder && (entry = readdir(folder)))
-		if (is_free_slot(entry->d_name, slot)) {
-			put_file(PLATFORM "/drivers/virtio-mmio/bind", entry->d_name);
-			break;
-		}
-	if (folder)
-		closedir(folder);
-	return true; /* who needs what is there says so */
-}
-
-/* The /dev path of `serial:NAME`, once it is there; others are copied. */
-static bool find_disk(const char *device, char *path, size_t size)
-{
-	int64_t end = now_ms() + 5000;
-
-	do {
-		struct dirent *entry;
-		DIR *folder;
-		char file[320], serial[64];
-
-		if (strncmp(device, "serial:", 7) != 0) {
-			snprintf(path, size, "%s", device);
-			if (access(path, F_OK) == 0)
-				return true;
-		} else if ((folder = opendir("/sys/block"))) {
-			bool found = false;
-			while (!found && (entry = readdir(folder))) {
-				snprintf(file, sizeof file, "/sys/block/%s/serial", entry->d_name);
-				found = get_file(file, serial, sizeof serial) >= 0 &&
-					strcmp(serial, device + 7) == 0;
-				if (found)
-					snprintf(path, size, "/dev/%s", entry->d_name);
-			}
-			closedir(folder);
-			if (found)
-				return true;
-		}
-		usleep(2000);
-	} while (now_ms() < end);
-	errno = ENODEV;
-	return false;
-}
-
-static bool mount_disk(const char *device, const char *target, const char *kind,
-		       unsigned long flags, char *error, size_t size)
-{
-	char path[320];
-
-	load_modules(kind);
-	if (!find_disk(device, path, sizeof path))
-		return why(error, size, "no disk", device);
-	if (!make_folders(target, 0755) || mount(path, target, kind, flags, NULL) < 0)
-		return why(error, size, "cannot mount the disk", path);
+	storage_look(slot);
 	return true;
 }
 
 static bool mount_root(const struct record *record, char *error, size_t size)
 {
 	char *kind = record_text(record, 1), *device = record_text(record, 2);
-	bool done = kind && device && mount_disk(device, LOWER, kind, MS_RDONLY, error, size);
+	bool done = kind && device && storage_mount(device, LOWER, kind, MS_RDONLY, error, size);
 
 	free(kind);
 	free(device);
 	return done;
 }
 
-static bool mount_overlay(char *error, size_t size)
-{
-	const char *options = "lowerdir=" LOWER ",upperdir=" LAYER "/upper,workdir=" LAYER "/work";
-
-	if (!make_folders(LAYER "/upper", 0755) || !make_folders(LAYER "/work", 0755) ||
-	    !make_folders(ROOT, 0755) || mount("overlay", ROOT, "overlay", 0, options) < 0)
-		return why(error, size, "cannot mount the overlay", ROOT);
-	config.layered = true;
-	return true;
-}
-
 static bool mount_layer(const struct record *record, char *error, size_t size)
 {
 	char *device = record_text(record, 1);
-	bool done = device && mount_disk(device, LAYER, "ext4", MS_NOATIME, error, size) &&
-		    mount_overlay(error, size);
+	bool done = device && storage_mount(device, LAYER, "ext4", MS_NOATIME, error, size) &&
+		    storage_overlay(error, size);
 
 	free(device);
 	return done;
@@ -230,32 +141,8 @@ static bool mount_memory_layer(const struct record *record, char *error, size_t 
 		snprintf(options, sizeof options, "mode=0755,size=%llu", (unsigned long long)bytes);
 	}
 	if (!make_folders(LAYER, 0755) || mount("tmpfs", LAYER, "tmpfs", 0, options) < 0)
-		return why(error, size, "cannot mount", LAYER);
-	return mount_overlay(error, size);
-}
-
-/* Mounts a virtiofs share once, at a folder of the agent's own; its path, or NULL. Caller frees. */
-static char *share_path(const char *tag, const char *inside, char *error, size_t size)
-{
-	char folder[256], *path;
-
-	errno = EINVAL;
-	if (strchr(tag, '/') || *tag == '.' || !*tag || strlen(tag) > 64) {
-		why(error, size, "bad tag", tag);
-		return NULL;
-	}
-	snprintf(folder, sizeof folder, SHARES "/%s", tag);
-	if (access(folder, F_OK) < 0) {
-		load_modules("virtiofs");
-		if (!make_folders(folder, 0755) || mount(tag, folder, "virtiofs", 0, NULL) < 0) {
-			why(error, size, "cannot mount the share", tag);
-			rmdir(folder);
-			return NULL;
-		}
-	}
-	if (asprintf(&path, "%s%s%s", folder, *inside ? "/" : "", inside) < 0)
-		return NULL;
-	return path;
+		return cannot(error, size, "mount", LAYER);
+	return storage_overlay(error, size);
 }
 
 static bool note_mount(const struct record *record, char *error, size_t size)
@@ -270,7 +157,7 @@ static bool note_mount(const struct record *record, char *error, size_t size)
 		record_switch(record, 4, &entry.readonly);
 	if (known && strcmp(kind, "virtiofs") == 0) {
 		entry.kind = MOUNT_SHARE;
-		entry.source = share_path(tag, "", error, size);
+		entry.source = storage_share(tag, "", error, size);
 		known = entry.source != NULL;
 	} else if (known) {
 		entry.kind = MOUNT_TMPFS;
@@ -290,7 +177,7 @@ static bool note_bindfile(const struct record *record, char *error, size_t size)
 	entry.target = record_text(record, 3);
 	entry.options = strdup("");
 	if (tag && inside && entry.target && record_switch(record, 4, &entry.readonly)) {
-		entry.source = share_path(tag, inside, error, size);
+		entry.source = storage_share(tag, inside, error, size);
 		done = entry.source && add_mount(entry);
 	}
 	free(tag);
@@ -312,7 +199,7 @@ static bool note_volume(const struct record *record, char *error, size_t size)
 	if (done)
 		snprintf(folder, sizeof folder, VOLUMES "/%s", device);
 	if (done && access(folder, F_OK) < 0)
-		done = mount_disk(device, folder, "ext4", 0, error, size);
+		done = storage_mount(device, folder, "ext4", 0, error, size);
 	done = done && asprintf(&entry.source, "%s/%s", folder, inside) > 0 &&
 	       make_folders(entry.source, 0755) && entry.target && entry.options &&
 	       record_switch(record, 4, &entry.readonly) && add_mount(entry);
@@ -398,7 +285,7 @@ static bool set_sysctl(const struct record *record, char *error, size_t size)
 				*at = '/';
 		done = put_file(path, value) == 0;
 		if (!done)
-			why(error, size, "cannot set the sysctl", key);
+			cannot(error, size, "set the sysctl", key);
 	}
 	free(key);
 	free(value);
@@ -408,13 +295,13 @@ static bool set_sysctl(const struct record *record, char *error, size_t size)
 int config_always(const struct record *record, char *error, size_t size)
 {
 	if (record_is(record, "time", 1))
-		return set_time(record) || why(error, size, "cannot set", "the clock");
+		return set_time(record) || cannot(error, size, "set", "the clock");
 	if (record_is(record, "entropy", 1))
-		return set_entropy(record) || why(error, size, "cannot mix in", "entropy");
+		return set_entropy(record) || cannot(error, size, "mix in", "entropy");
 	if (record_is(record, "hostname", 2))
-		return set_hostname(record) || why(error, size, "cannot set", "the host name");
+		return set_hostname(record) || cannot(error, size, "set", "the host name");
 	if (record_is(record, "file", 5))
-		return note_file(record) || why(error, size, "cannot put", "a file");
+		return note_file(record) || cannot(error, size, "put", "a file");
 	return -1;
 }
 
@@ -472,37 +359,10 @@ bool config_apply(const uint8_t *data, size_t length, char *error, size_t size)
 		snprintf(error, size, "a CONFIG that is cut short");
 		return false;
 	}
-	if (!config.layered) {
+	if (!storage_ready()) {
 		snprintf(error, size, "a CONFIG without root and layer");
 		return false;
 	}
 	config.ready = true;
 	return true;
-}
-
-static void unmount_volumes(void)
-{
-	struct dirent *entry;
-	DIR *folder = opendir(VOLUMES);
-	char path[320];
-
-	while (folder && (entry = readdir(folder))) {
-		snprintf(path, sizeof path, VOLUMES "/%s", entry->d_name);
-		if (*entry->d_name != '.')
-			umount2(path, 0);
-	}
-	if (folder)
-		closedir(folder);
-}
-
-void config_undo(void)
-{
-	sync();
-	unmount_volumes();
-	for (int tries = 0; config.layered && tries < 40; tries++) {
-		umount2(ROOT, 0);
-		if (umount2(LAYER, 0) == 0 || errno == EINVAL)
-			return;
-		usleep(25000);
-	}
 }

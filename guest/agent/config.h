@@ -37,7 +37,6 @@ struct config {
 	struct mount_entry *mounts;
 	size_t mount_count;
 	unsigned file_count;
-	bool layered; /* LAYER is mounted */
 };
 
 extern struct config config;
@@ -54,8 +53,5 @@ bool config_machine_id(const struct record *record);
 bool config_nic(const struct record *record,
 		bool (*carry_out)(const struct nic *nic, char *error, size_t size), char *error,
 		size_t size);
-
-/* Unmounts what can be, before power-off. */
-void config_undo(void);
 
 #endif

@@ -24,12 +24,6 @@
 #define DISK_TIMEOUT 60u /* seconds that the host may take for one answer */
 #define DISK_WAIT_MS 15000
 
-static bool why(char *error, size_t size, const char *what, const char *which)
-{
-	snprintf(error, size, "cannot %s %s: %s", what, which, strerror(errno));
-	return false;
-}
-
 bool debug_prepare(void)
 {
 	return mkdir(GROUP, 0755) == 0 || errno == EEXIST;
@@ -54,12 +48,12 @@ bool debug_serve_disk(int fd, int ready, uint64_t size, char *error, size_t leng
 	}
 	ioctl(device, NBD_CLEAR_SOCK);
 	if (ioctl(device, NBD_SET_SOCK, fd) < 0)
-		return why(error, length, "use", errno == EBUSY ? "a disk that is in use" : DEVICE);
+		return cannot(error, length, "use", errno == EBUSY ? "a disk that is in use" : DEVICE);
 	if (ioctl(device, NBD_SET_BLKSIZE, (unsigned long)BLOCK) < 0 ||
 	    ioctl(device, NBD_SET_SIZE_BLOCKS, (unsigned long)(size / BLOCK)) < 0 ||
 	    ioctl(device, NBD_SET_TIMEOUT, (unsigned long)DISK_TIMEOUT) < 0 ||
 	    ioctl(device, NBD_SET_FLAGS, flags) < 0)
-		return why(error, length, "set up", DEVICE);
+		return cannot(error, length, "set up", DEVICE);
 	ioctl(device, BLKROSET, &readonly);
 	close(ready);
 	ioctl(device, NBD_DO_IT);
@@ -79,7 +73,7 @@ static bool mount_tools(char *error, size_t size)
 			return true;
 		usleep(5000);
 	} while (now_ms() < end);
-	return why(error, size, "mount", "the toolbox");
+	return cannot(error, size, "mount", "the toolbox");
 }
 
 static bool mount_root(bool alone, char *error, size_t size)
@@ -89,17 +83,17 @@ static bool mount_root(bool alone, char *error, size_t size)
 
 	if (!make_folders(BASE "/lower", 0755) || !make_folders(BASE "/rw", 0755) ||
 	    !make_folders(BASE "/root", 0755))
-		return why(error, size, "make", BASE);
+		return cannot(error, size, "make", BASE);
 	if (!mount_tools(error, size))
 		return false;
 	if (mount("tmpfs", BASE "/rw", "tmpfs", MS_NODEV, "mode=0755,size=25%") < 0 ||
 	    mkdir(BASE "/rw/upper", 0755) < 0 || mkdir(BASE "/rw/work", 0755) < 0)
-		return why(error, size, "mount", BASE "/rw");
+		return cannot(error, size, "mount", BASE "/rw");
 	/* the toolbox has a link there that leads to the root of process 1 */
 	if (alone && mkdir(BASE "/rw/upper/service", 0755) < 0)
-		return why(error, size, "make", "/service");
+		return cannot(error, size, "make", "/service");
 	if (mount("overlay", BASE "/root", "overlay", 0, options) < 0)
-		return why(error, size, "mount", BASE "/root");
+		return cannot(error, size, "mount", BASE "/root");
 	return true;
 }
 
@@ -107,14 +101,14 @@ bool debug_enter(const struct program *program, bool alone, char *error, size_t 
 {
 	put_file("/proc/self/oom_score_adj", "900");
 	if (put_file(GROUP "/cgroup.procs", "0") < 0)
-		return why(error, size, "join", GROUP);
+		return cannot(error, size, "join", GROUP);
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return why(error, size, "make private", "/");
+		return cannot(error, size, "make private", "/");
 	if (!mount_root(alone, error, size))
 		return false;
 	if (alone && (!root_fill(ROOT, program, true, error, size) ||
 		      mount(ROOT, BASE "/root/service", NULL, MS_BIND | MS_REC, NULL) < 0))
-		return *error ? false : why(error, size, "bind", ROOT);
+		return *error ? false : cannot(error, size, "bind", ROOT);
 	return root_fill(BASE "/root", program, false, error, size) &&
 	       root_pivot(BASE "/root", error, size);
 }

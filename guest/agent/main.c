@@ -23,6 +23,7 @@
 #include "protocol.h"
 #include "rehearse.h"
 #include "session.h"
+#include "storage.h"
 #include "touch.h"
 
 #define PORT_DEADLINE_MS 20000
@@ -52,7 +53,7 @@ static void power_off(void)
 			;
 		usleep(2000);
 	}
-	config_undo();
+	storage_undo();
 	sync();
 	link_send(host, SESSION_CONTROL, G_OFF, 0, NULL, 0);
 	link_drain(host, 1000);

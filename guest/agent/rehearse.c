@@ -29,6 +29,7 @@
 #include "record.h"
 #include "session.h"
 #include "start.h"
+#include "storage.h"
 
 #define DEADLINE_MS 25000
 #define DISKS_MS 5000
@@ -130,7 +131,7 @@ static _Noreturn void understudy(const struct play *play, int report)
 	if (done && play->peer.sin_port)
 		talk_to(&play->peer);
 	net_undo();
-	config_undo();
+	storage_undo();
 	umount2(LOWER, 0);
 	_exit(done || write(report, error, strlen(error)) < 0 ? 0 : 1);
 }

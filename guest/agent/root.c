@@ -15,12 +15,6 @@
 
 #include "config.h"
 
-static bool why(char *error, size_t size, const char *what, const char *which)
-{
-	snprintf(error, size, "cannot %s %s: %s", what, which, strerror(errno));
-	return false;
-}
-
 /* Opens a path inside the root: symbolic links never lead out of it. */
 static int open_inside(int root, const char *path, uint64_t flags, uint64_t mode)
 {
@@ -90,16 +84,16 @@ static bool mount_inside(int root, const char *source, const char *target, const
 	int fd;
 
 	if ((flags & MS_BIND) && stat(source, &about) < 0)
-		return why(error, size, "find", source);
+		return cannot(error, size, "find", source);
 	fd = make_inside(root, target, S_ISDIR(about.st_mode));
 	if (fd < 0)
-		return why(error, size, "make the mount point", target);
+		return cannot(error, size, "make the mount point", target);
 	snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
 	done = mount(source, self, kind, flags & ~(unsigned long)MS_RDONLY, data) == 0;
 	close(fd);
 	if (done)
 		done = set_flags(root, target, flags);
-	return done || why(error, size, "mount on", target);
+	return done || cannot(error, size, "mount on", target);
 }
 
 static const struct {
@@ -126,10 +120,10 @@ static bool fill_dev(int root, char *error, size_t size)
 			       makedev(devices[i].major, devices[i].minor)) == 0;
 	umask(before);
 	if (!made)
-		return why(error, size, "make the devices of", "/dev");
+		return cannot(error, size, "make the devices of", "/dev");
 	for (size_t i = 0; i < sizeof device_links / sizeof *device_links; i++)
 		if (symlinkat(device_links[i][0], dev, device_links[i][1]) < 0)
-			return why(error, size, "make in /dev", device_links[i][1]);
+			return cannot(error, size, "make in /dev", device_links[i][1]);
 	close(dev);
 	return true;
 }
@@ -232,7 +226,7 @@ bool root_pivot(const char *base, char *error, size_t size)
 {
 	if (chdir(base) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
 	    umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-		return why(error, size, "enter", "the root");
+		return cannot(error, size, "enter", "the root");
 	return true;
 }
 
@@ -242,7 +236,7 @@ static bool mask(const char *path, char *error, size_t size)
 		return true;
 	if (errno == ENOTDIR && mount("tmpfs", path, "tmpfs", MS_RDONLY, "size=0k") == 0)
 		return true;
-	return why(error, size, "mask", path);
+	return cannot(error, size, "mask", path);
 }
 
 static bool make_readonly(const char *path, char *error, size_t size)
@@ -251,12 +245,12 @@ static bool make_readonly(const char *path, char *error, size_t size)
 	unsigned long kept;
 
 	if (mount(path, path, NULL, MS_BIND | MS_REC, NULL) < 0)
-		return errno == ENOENT || why(error, size, "bind", path);
+		return errno == ENOENT || cannot(error, size, "bind", path);
 	if (statvfs(path, &about) < 0)
-		return why(error, size, "look at", path);
+		return cannot(error, size, "look at", path);
 	kept = about.f_flag & (ST_NOSUID | ST_NODEV | ST_NOEXEC); /* the same bits as MS_* */
 	if (mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | kept, NULL) < 0)
-		return why(error, size, "make read-only", path);
+		return cannot(error, size, "make read-only", path);
 	return true;
 }
 
@@ -267,7 +261,7 @@ bool root_fill(const char *base, const struct program *program, bool all, char *
 	bool done;
 
 	if (root < 0)
-		return why(error, size, "open", base);
+		return cannot(error, size, "open", base);
 	done = mount_system(root, program->privileged && !program->debug, error, size);
 	for (size_t i = 0; done && all && i < config.mount_count; i++)
 		done = mount_entry(root, &config.mounts[i], error, size);
@@ -278,7 +272,7 @@ bool root_fill(const char *base, const struct program *program, bool all, char *
 bool root_enter(const struct program *program, char *error, size_t size)
 {
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return why(error, size, "make private", "/");
+		return cannot(error, size, "make private", "/");
 	if (!root_fill(ROOT, program, true, error, size) || !root_pivot(ROOT, error, size))
 		return false;
 	for (size_t i = 0; i < program->ropaths.count; i++)
@@ -289,6 +283,6 @@ bool root_enter(const struct program *program, char *error, size_t size)
 			return false;
 	if (config.readonly_root && !program->helper &&
 	    mount(NULL, "/", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) < 0)
-		return why(error, size, "make read-only", "/");
+		return cannot(error, size, "make read-only", "/");
 	return true;
 }

@@ -138,6 +138,12 @@ static void vsay(const char *format, va_list values)
 	}
 }
 
+bool cannot(char *error, size_t size, const char *what, const char *which)
+{
+	snprintf(error, size, "cannot %s %s: %s", what, which, strerror(errno));
+	return false;
+}
+
 void say(const char *format, ...)
 {
 	va_list values;

@@ -31,6 +31,9 @@ bool make_folders(const char *path, unsigned mode);
 
 int64_t now_ms(void);
 
+/* Notes what cannot be done with which thing, and what errno says; false. */
+bool cannot(char *error, size_t size, const char *what, const char *which);
+
 /* A line on the console, for the eyes of whoever looks at the VM's serial port. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
