@@ -161,7 +161,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         try:
-            rest = self._process.communicate("", timeout=60)[0]
+            rest = self._process.communicate("", timeout=120)[0]
         finally:
             self._process.kill()
         result = json.loads(rest.splitlines()[-1])
