@@ -15,12 +15,24 @@ from tests.engine import IMAGE, EngineProcess
 pytestmark = pytest.mark.root
 
 WEB = "mkdir -p /www; echo hi > /www/index.html; exec httpd -f -p 80 -h /www"
-ASK = "{ printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep 0.3; } | nc -w 2 web 80"
+ASK = "{ printf 'GET / HTTP/1.0\r\n\r\n'; sleep 0.3; } | nc -w 2 web 80"
 
 
-def run(engine: EngineProcess, name: str, *argv: str, runtime: str = "container") -> None:
+def run(
+    engine: EngineProcess,
+    name: str,
+    *argv: str,
+    runtime: str = "container",
+    replica: tuple[str, str] | None = None,
+) -> None:
+    """replica: service and number of it, of the project p; the service is its alias."""
     host: dict[str, Any] = {"NetworkMode": "faulty", "Runtime": runtime}
-    body = {"Image": IMAGE, "Cmd": list(argv), "HostConfig": host}
+    body: dict[str, Any] = {"Image": IMAGE, "Cmd": list(argv), "HostConfig": host}
+    if replica is not None:
+        place = {"project": "p", "service": replica[0], "container-number": replica[1]}
+        body["Labels"] = {f"com.docker.compose.{key}": value for key, value in place.items()}
+        ends = {"faulty": {"Aliases": [replica[0]]}}
+        body["NetworkingConfig"] = {"EndpointsConfig": ends}
     made = engine.ok("POST", f"/containers/create?name={name}", body)
     engine.ok("POST", f"/containers/{made['Id']}/start")
 
@@ -61,7 +73,7 @@ def test_a_fault_holds_ends_and_is_gone_with_the_engine(fresh_engine: EngineProc
 
 def fetch(engine: EngineProcess) -> tuple[float, str]:
     """Seconds that a GET by the asker takes, and what it got or its complaint."""
-    shell = "start=$(cut -d' ' -f1 /proc/uptime); printf 'GET / HTTP/1.0\\r\\n\\r\\n' | "
+    shell = "start=$(cut -d' ' -f1 /proc/uptime); printf 'GET / HTTP/1.0\r\n\r\n' | "
     shell += "nc -w 20 web 80; echo; echo $start $(cut -d' ' -f1 /proc/uptime)"
     out = engine.gemel("exec", "-T", "asker", "sh", "-c", shell, check=False).stdout.split("\n")
     begin, end = out[-2].split()
@@ -142,6 +154,123 @@ def test_delays_and_http_faults(engine: EngineProcess, runtime: str) -> None:
         engine.call("DELETE", "/gemel/faults")
         for name in ("web", "asker"):
             engine.ok("DELETE", f"/containers/{name}?force=1")
+
+
+#: Answers what is answered by the address that it is given.
+PASS = r"""
+mkdir -p /www/cgi-bin
+echo hi > /www/index.html
+cat > /www/cgi-bin/pass <<'END'
+#!/bin/sh
+printf 'Content-Type: text/plain\r\n\r\n'
+exec timeout 40 wget -qO- "http://${QUERY_STRING%%&*}/"
+END
+chmod +x /www/cgi-bin/pass
+exec httpd -f -p 80 -h /www
+"""
+
+
+def address(engine: EngineProcess, name: str) -> str:
+    """Asked in a service: the resolver of a static busybox is not to be relied on elsewhere."""
+    look = f"nslookup {name} | sed -n '3,$s/^Address[^:]*: //p'"
+    return engine.gemel("exec", "-T", "near", "sh", "-c", look).stdout.strip()
+
+
+def asked(engine: EngineProcess, name: str, url: str) -> str:
+    """What an instance gets for a URL, errors of HTTP included."""
+    shell = f"timeout 40 wget -qO- 'http://{url}' 2>&1"
+    return engine.gemel("exec", "-T", name, "sh", "-c", shell, check=False).stdout
+
+
+def recorded(engine: EngineProcess, path: str, count: int) -> list[dict[str, Any]]:
+    """The calls for a path, oldest first, once there are so many."""
+    deadline = time.monotonic() + 30
+    while True:
+        lines = engine.gemel("traffic", "--all", "--path", path, "--format", "json").stdout
+        calls = [json.loads(line) for line in lines.splitlines()]
+        if len(calls) >= count:
+            return calls
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.2)
+
+
+def ends(call: dict[str, Any]) -> tuple[str, str]:
+    """Names of who asked and who answered."""
+    return call["source"].get("name", ""), call["target"].get("name", "")
+
+
+def sure(call: dict[str, Any]) -> list[str]:
+    """The faults that it has met for sure."""
+    return [one["Fault"] for one in call.get("faults", []) if one["Sure"]]
+
+
+def one_trace(engine: EngineProcess, call: dict[str, Any]) -> list[dict[str, Any]]:
+    """The spans of the trace that a call is in, once there are two; no other trace has them."""
+    deadline = time.monotonic() + 30
+    while True:
+        listed = engine.gemel("traces", "--all", "--format", "json").stdout.splitlines()
+        whole = [engine.gemel("trace", json.loads(one)["Id"], "--format", "json") for one in listed]
+        traces = [json.loads(one.stdout)["Spans"] for one in whole if one.stdout]
+        mine = [one for one in traces if any(span["CallId"] == call["id"] for span in one)]
+        if mine and len(mine[0]) > 1:
+            seen = {span["CallId"] for span in mine[0]}
+            assert not [one for one in traces if one is not mine[0] and one[0]["CallId"] in seen]
+            return mine[0]
+        assert time.monotonic() < deadline, traces
+        time.sleep(0.3)
+
+
+def test_a_call_by_the_proxy_is_one_call(engine: EngineProcess) -> None:
+    """From a container to a micro VM and back, to one instance and to a service's address: told
+    once, from the caller to who answered, with the caller's times and the fault, in one trace."""
+    engine.call("POST", "/networks/create", {"Name": "faulty"})
+    for number in ("1", "2"):
+        run(engine, f"web-{number}", "sh", "-c", WEB, replica=("web", number))
+    run(engine, "near", "sh", "-c", PASS)
+    run(engine, "far", "sh", "-c", PASS, runtime="microvm")
+    try:
+        at = {name: address(engine, name) for name in ("web", "near", "far")}
+        deadline = time.monotonic() + 60
+        while any(
+            asked(engine, source, f"{at[target]}/cgi-bin/pass?{at['web']}") != "hi\n"
+            for source, target in (("near", "far"), ("far", "near"))
+        ):
+            assert time.monotonic() < deadline, "no answer"
+        engine.ok("POST", "/gemel/traffic")
+        for source, target in (("near", "far"), ("far", "near")):
+            engine.gemel("fault", "add", source, target, "--latency", "300ms")
+            engine.gemel("fault", "add", target, "web", "--http-delay", "200ms", "--port", "80")
+            path = f"/cgi-bin/pass?{at['web']}&{source}"
+            assert asked(engine, source, f"{at[target]}{path}") == "hi\n"
+            (call,) = recorded(engine, path, 1)
+            assert ends(call) == (source, target) and call["status"] == 200
+            assert call["duration"] >= 0.45
+            assert sure(call) == ["latency 300ms"]
+            spans = one_trace(engine, call)
+            assert [(span["Peer"], span["Service"]) for span in spans] == [
+                (source, target), (target, "web"),
+            ]  # fmt: skip
+            (beyond,) = [one for one in recorded(engine, "/", 2) if one["id"] == spans[1]["CallId"]]
+            assert ends(beyond)[0] == target and ends(beyond)[1] in ("web-1", "web-2")
+            assert sure(beyond) == ["body 0.2s late, port 80"]
+            assert beyond["duration"] >= 0.15
+            engine.gemel("fault", "clear")
+        # what the proxy answers itself nobody behind the address has answered
+        engine.gemel("fault", "add", "near", "web", "--http-status", "503")
+        assert "503" in asked(engine, "near", f"{at['web']}/refused")
+        (call,) = recorded(engine, "/refused", 1)
+        assert call["status"] == 503 and sure(call) == ["HTTP 503"]
+        assert call["target"]["service"] == "web" and "instance" not in call["target"]
+        everything = recorded(engine, "/", 5)
+        assert len(everything) == 5 and "host" not in {ends(one)[0] for one in everything}
+        edges = engine.gemel("metrics").stdout
+        assert 'source="near",target="far",protocol="http",code="200"' in edges
+        assert 'source="host"' not in edges
+    finally:
+        engine.call("DELETE", "/gemel/traffic")
+        engine.call("DELETE", "/gemel/faults")
+        for name in ("web-1", "web-2", "near", "far"):
+            engine.call("DELETE", f"/containers/{name}?force=1")
 
 
 def test_faults_that_are_none(engine: EngineProcess) -> None:

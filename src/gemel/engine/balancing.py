@@ -133,6 +133,15 @@ def owned(core: Core, ids: set[str]) -> list[tuple[str, str]]:
     ]
 
 
+def shared(core: Core) -> dict[str, tuple[Key, list[Container]]]:
+    """Each virtual address with what it is for, and those that it leads to."""
+    return {
+        core.virtual[key]: (key, members)
+        for key, members in _sharing(core).items()
+        if key in core.virtual
+    }
+
+
 def led_to(core: Core) -> dict[str, tuple[str, ...]]:
     """By address of an instance, the virtual addresses that lead to it."""
     found: dict[str, tuple[str, ...]] = {}

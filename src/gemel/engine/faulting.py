@@ -55,7 +55,7 @@ class Faults:
         self._changed = asyncio.Event()
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._proxied = Proxied(f"{core.paths.cgroup}-divert")
+        self._proxied = Proxied(f"{core.paths.cgroup}-divert", core.paths.run)
         core.observers.append(self._changed.set)
 
     async def prepare(self) -> None:

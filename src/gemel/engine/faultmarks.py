@@ -1,7 +1,8 @@
 """Which faults held on the edge of a call while it lasted: a mark for what they may have touched.
 
 A fault of the kernel's leaves no trace in a call, so such a mark is inferred, from the edge and
-the time. What an HTTP fault has touched says so itself, in a header of its answer.
+the time. What an HTTP fault has touched says so itself, in a header of its answer; what is delayed
+is known by the connection that the proxy made for it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ MOST = 256
 
 
 class Mark(msgspec.Struct, frozen=True, rename="pascal"):
-    """A fault that a call met. sure: its answer says so; else inferred from edge and time."""
+    """A fault that a call met. sure: its answer says so, or the proxy that delayed it; else
+    inferred from edge and time."""
 
     id: int
     fault: str
@@ -27,7 +29,8 @@ class Mark(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class Touched(msgspec.Struct, frozen=True):
-    """What of a call is needed. fault: the number that its answer names."""
+    """What of a call is needed. fault: the number that its answer names; carried: that of the
+    fault for which the proxy carried it on."""
 
     source: Peer
     target: Peer
@@ -35,6 +38,7 @@ class Touched(msgspec.Struct, frozen=True):
     duration: float
     protocol: str = ""
     fault: str = ""
+    carried: str = ""
 
 
 class _Held:
@@ -72,9 +76,11 @@ class _Held:
     def mark(self, call: Touched) -> Mark | None:
         """The mark that it leaves on a call of its edge."""
         wanted = self.wanted
-        if call.fault == str(self.number) and wanted.http:
+        late = bool(wanted.latency or wanted.jitter)
+        number = str(self.number)
+        if (call.fault == number and wanted.http) or (call.carried == number and late):
             return Mark(self.number, self.words, sure=True)
-        if self._both_ways or wanted.latency or wanted.jitter:
+        if self._both_ways or late:
             return Mark(self.number, self.words)
         return None  # HTTP faults mark what they touch
 

@@ -11,7 +11,7 @@ from gemel.engine import balancing, metrics, spec
 from gemel.engine.core import Core, log
 from gemel.engine.facade import Json
 from gemel.engine.faultmarks import Marks
-from gemel.engine.peers import peer
+from gemel.engine.peers import peer, virtual
 from gemel.engine.records import Container
 from gemel.errors import InvalidInput, NotFound
 from gemel.host.packets import interface_index
@@ -36,7 +36,7 @@ class Observing:
         core = self.core
         ports: list[int] = []
         bridges: list[int] = []
-        peers: dict[str, Peer] = {}
+        peers = virtual(core)
         for network in core.networks.values():
             if network.gateway and (index := interface_index(network.bridge)):
                 peers[network.gateway] = Peer(name="host")

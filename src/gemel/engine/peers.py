@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gemel.engine import balancing
+from gemel.engine.core import Core
 from gemel.engine.records import Container
 from gemel.observe.capture.records import Peer
 
@@ -17,3 +19,14 @@ def peer(one: Container) -> Peer:
         service=labels.get(SERVICE, ""),
         project=labels.get(PROJECT, ""),
     )
+
+
+def virtual(core: Core) -> dict[str, Peer]:
+    """Virtual addresses as ends of calls that no instance has answered: the service, where it is
+    one, else the name."""
+    found: dict[str, Peer] = {}
+    for address, ((_, project, name), members) in balancing.shared(core).items():
+        services = {one for member in members if (one := balancing.replica_of(member))}
+        service = services.pop()[1] if len(services) == 1 else name
+        found[address] = Peer(name=name, service=service, project=project)
+    return found

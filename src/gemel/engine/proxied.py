@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
 from gemel.engine.core import log
 from gemel.errors import GemelError
+from gemel.host import carried
 from gemel.host.child import Child
 from gemel.model.faults import FaultRequest
 from gemel.net import divert
@@ -32,9 +34,13 @@ class Proxied:
     LINGER = 30.0
     """Seconds for which connections that are on their way are still carried at the end."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, run: Path) -> None:
+        """run: the engine's folder of what runs."""
         self._table = table
-        self._proxy = Child("gemel.net.faultproxy", "the process that delays connections")
+        self._place = carried.place(run)
+        self._proxy = Child(
+            "gemel.net.faultproxy", "the process that delays connections", str(self._place)
+        )
         self._last = 0.0
         """When there was one last (monotonic); 0 when nothing is in place."""
 
@@ -85,6 +91,7 @@ class Proxied:
                 await self._end()
             except GemelError as error:
                 log.warning("faults: %s", error)
+        self._place.unlink(missing_ok=True)
 
 
 def _edge(number: int, fault: FaultRequest, routes: Routes, left: float) -> Edge:

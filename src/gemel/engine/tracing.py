@@ -76,6 +76,7 @@ class Tracing:
             start=span["Start"],
             duration=span["Duration"],
             fault=str(attributes.get("gemel.fault", "")),
+            carried=str(attributes.get("gemel.carried", "")),
         )
         shown: list[Json] = msgspec.to_builtins(self._observing.marks.of(call))
         return shown

@@ -20,9 +20,9 @@ TAKE = 20.0
 class Child:
     """``python -m MODULE``, started when it is told something first. Calls must not overlap."""
 
-    def __init__(self, module: str, what: str) -> None:
+    def __init__(self, module: str, what: str, *arguments: str) -> None:
         """what: it, in an error: "the process that delays connections"."""
-        self._module = module
+        self._argv = [sys.executable, "-m", module, *arguments]
         self._what = what
         self._process: asyncio.subprocess.Process | None = None
 
@@ -50,7 +50,7 @@ class Child:
 
     async def _start(self) -> None:
         self._process = await run.spawn(
-            [sys.executable, "-m", self._module],
+            self._argv,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=os.environ,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from gemel.engine import balancing
+from gemel.engine import balancing, peers
 from gemel.engine.core import Core
 from gemel.engine.records import Container, EndpointRecord
 from gemel.model.docker import CreateRequest, EndpointSettings
 from gemel.model.instance import RuntimeName
 from gemel.model.network import NetworkInfo
+from gemel.observe.capture.records import Peer
 
 COMPOSE = "com.docker.compose."
 
@@ -127,3 +128,12 @@ async def test_a_full_network_goes_without_and_an_address_is_yielded() -> None:
     core.containers["x"].endpoints[0].address = "10.89.0.254"
     core.addresses_used = lambda network: {"10.89.0.254"}  # type: ignore[method-assign]
     assert await names(core) == {"web": "10.89.0.253"}
+
+
+async def test_virtual_addresses_as_ends_of_calls() -> None:
+    core = core_of(replica("web", 1, "all"), replica("web", 2), replica("api", 3, "all"))
+    await balancing.refresh(core)
+    assert sorted(peers.virtual(core).values(), key=lambda one: one.name) == [
+        Peer(name="all", service="all", project="app"),  # of two services: the name
+        Peer(name="web", service="web", project="app"),
+    ]

@@ -60,6 +60,16 @@ def test_http_faults_are_named_by_the_answers_that_they_touch() -> None:
     assert marks(latency=1).of(call(fault="3")) == [Mark(3, "latency 1000ms")]
 
 
+def test_what_the_proxy_has_carried_is_late_for_sure() -> None:
+    sure = [Mark(3, "latency 1000ms", sure=True)]
+    assert marks(latency=1).of(call(carried="3")) == sure
+    # for another fault, or when this one held no more
+    assert marks(latency=1).of(call(carried="2")) == [Mark(3, "latency 1000ms")]
+    assert marks(latency=1).of(call(carried="3", start=time.time() - 10)) == []
+    # what an HTTP fault has spared went through the proxy, too
+    assert marks(status=503, share=0.5).of(call(carried="3")) == []
+
+
 def test_port_project_and_instance() -> None:
     assert marks(latency=1, port=81).of(call()) == []
     assert marks(latency=1, port=81).of(call(port=81))

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 
+from gemel.host.carried import Address, Ledger
 from gemel.net.faultproxy.protocol import Edge, Table
 
 #: getsockopt: where a redirected connection wanted to go (linux/netfilter_ipv4.h).
@@ -17,7 +18,7 @@ MOST = 4096
 """Connections at once."""
 
 
-def wanted(sock: socket.socket) -> tuple[str, int] | None:
+def wanted(sock: socket.socket) -> Address | None:
     """Where a connection was going before it was led here; None if it was going here."""
     try:
         raw = sock.getsockopt(socket.SOL_IP, _ORIGINAL_DST, 16)
@@ -31,15 +32,16 @@ def wanted(sock: socket.socket) -> tuple[str, int] | None:
 class Flows:
     """All connections that only are to be late."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, ledger: Ledger) -> None:
         self._table = table
+        self._ledger = ledger
         self.live = 0
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, to its end. Never raises."""
         sock = writer.get_extra_info("socket")
         target = wanted(sock)
-        source = writer.get_extra_info("peername")[0]
+        source = writer.get_extra_info("peername")[:2]
         self.live += 1
         try:
             if target is not None and self.live <= MOST:
@@ -52,21 +54,33 @@ class Flows:
 
     async def _carry(
         self,
-        source: str,
-        target: tuple[str, int],
+        source: Address,
+        target: Address,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        async with asyncio.timeout(CONNECT):
-            there, out = await asyncio.open_connection(*target, limit=PIECE)
+        there, out = await self._connect(source, target)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_late(self._table, source, target, reader, out))
+                group.create_task(_late(self._table, source[0], target, reader, out))
                 group.create_task(_at_once(there, writer))
         except* (OSError, EOFError):
             pass
         finally:
             out.transport.abort()
+
+    async def _connect(
+        self, source: Address, target: Address
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        edge = self._table.find(source[0], *target, http=False)
+        sock = self._ledger.socket(source, target, edge.number if edge else 0, once=False)
+        try:
+            async with asyncio.timeout(CONNECT):
+                await asyncio.get_running_loop().sock_connect(sock, target)
+            return await asyncio.open_connection(sock=sock, limit=PIECE)
+        except BaseException:
+            sock.close()
+            raise
 
 
 async def _at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,7 +94,7 @@ async def _at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 async def _late(
     table: Table,
     source: str,
-    target: tuple[str, int],
+    target: Address,
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
 ) -> None:

@@ -7,12 +7,15 @@ connection alone (RFC 9110, 7.6.1).
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
+from contextvars import ContextVar
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from gemel.host.carried import Address, Ledger
 from gemel.net.faultproxy.flow import CONNECT, MOST, PIECE, wanted
 from gemel.net.faultproxy.protocol import Edge, Table
 
@@ -24,18 +27,24 @@ _HOP = {
 MARK = "X-Gemel-Fault"
 """Header of an answer that the fault has touched, with its number."""
 
+#: The connection whose request is carried on now, and its fault: that of a socket made for it.
+_For: ContextVar[tuple[Address, Address, int]] = ContextVar("_For")
+
 
 class Web:
     """Answers requests in the place of the target, or with its answer."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, ledger: Ledger) -> None:
         self._table = table
+        self._ledger = ledger
         self._session: ClientSession | None = None
 
     async def __aenter__(self) -> Web:
         self._session = ClientSession(
             auto_decompress=False,
-            connector=TCPConnector(limit=MOST, force_close=True),
+            connector=TCPConnector(
+                limit=MOST, force_close=True, socket_factory=lambda _: self._socket()
+            ),
             timeout=ClientTimeout(total=None, sock_connect=CONNECT),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
@@ -45,6 +54,9 @@ class Web:
         if self._session is not None:
             await self._session.close()
 
+    def _socket(self) -> socket.socket:
+        return self._ledger.socket(*_For.get(), once=True)
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
         transport = request.transport
@@ -52,7 +64,8 @@ class Web:
         target = wanted(sock) if sock is not None else None
         if target is None or transport is None:
             return _told(404, 0, "there is nothing here")
-        edge = self._table.find(transport.get_extra_info("peername")[0], *target, http=True)
+        source: Address = transport.get_extra_info("peername")[:2]
+        edge = self._table.find(source[0], *target, http=True)
         if edge is not None:
             await asyncio.sleep(edge.delay())
         hit = edge is not None and edge.hits()
@@ -62,6 +75,7 @@ class Web:
             return _told(501, edge.number if edge else 0, "an HTTP fault carries no upgrades")
         if request.headers.get("Expect", "").lower() == "100-continue":
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        _For.set((source, target, edge.number if edge else 0))
         try:
             return await self._forward(request, target, edge if hit else None)
         except (ClientError, OSError, TimeoutError):
@@ -69,7 +83,7 @@ class Web:
             raise
 
     async def _forward(
-        self, request: web.BaseRequest, target: tuple[str, int], edge: Edge | None
+        self, request: web.BaseRequest, target: Address, edge: Edge | None
     ) -> web.StreamResponse:
         assert self._session is not None
         url = URL.build(scheme="http", host=target[0], port=target[1])

@@ -7,7 +7,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from gemel.host import helper, packets, privileges
+from gemel.host import carried, helper, packets, privileges
 from gemel.observe.capture.server import Server
 
 #: Bytes of address space; what is recorded takes a quarter of it at most.
@@ -22,14 +22,15 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True)
     arguments = parser.parse_args()
     folder: Path = arguments.run_dir / "traffic"
+    ledger = carried.Reader(carried.place(arguments.run_dir))
     control, ready = helper.begin(folder, "gemel-capture")
     ring = packets.PacketRing()
     packets.limit_memory(MEMORY)
     privileges.give_way(NICE)
     if os.geteuid() == 0:
         privileges.drop_root()
-    with ring:
-        asyncio.run(Server(ring).run(control, ready))
+    with ring, ledger:
+        asyncio.run(Server(ring, ledger).run(control, ready))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,11 @@ class Link:
         self.source = source
         self.target = target
         self._record = record
+        self._carried: tuple[Peer, str, bool] | None = None
+
+    def carry(self, target: Peer, fault: int, once: bool) -> None:
+        """A proxy carries this connection on to that instance: all calls, or (once) this one."""
+        self._carried = target, str(fault or ""), once
 
     def exchange(self, protocol: str, at: float) -> Exchange:
         """A new one that begins now."""
@@ -57,6 +62,10 @@ class Link:
             exchange.error = error
         if exchange.error or (exchange.status or 0) >= 500:
             exchange.failed = True
+        if self._carried is not None:
+            exchange.target, exchange.carried, once = self._carried
+            if once:
+                self._carried = None
         self._record(exchange)
 
 

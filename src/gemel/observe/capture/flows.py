@@ -10,8 +10,9 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from gemel.host.carried import Carried
 from gemel.observe.capture.database import Postgres, Redis
 from gemel.observe.capture.dialogue import Dialogue, Link, Lost
 from gemel.observe.capture.directory import Directory
@@ -128,6 +129,10 @@ class Flow:
         self.failures = 0
         self.other = b""
         """The key of what the instance behind a virtual address sends."""
+        self.silent = False
+        """What it says is told of by another one, of which it is the other half."""
+        self.near = b""
+        """The key of the silent one that this tells of."""
 
     def pieces(self, client: bool, pieces: list[Piece], at: float) -> None:
         """What came in order from one side."""
@@ -213,10 +218,23 @@ class Flow:
 
 
 class Flows:
-    """All connections. record: is called with every exchange that is over."""
+    """All connections. record: is called with every exchange that is over.
 
-    def __init__(self, record: Callable[[Exchange], None]) -> None:
+    carried: by port and time, what a proxy of gemel's own connects for (``host.carried``).
+    """
+
+    def __init__(
+        self,
+        record: Callable[[Exchange], None],
+        carried: Callable[[int, float], Iterable[Carried]] = lambda port, at: (),
+    ) -> None:
         self._record = record
+        self._carried = carried
+        self._begun: dict[int, tuple[float, int]] = {}
+        """By port of the proxy: of the connection that began there last when it was entered, and
+        its first sequence number."""
+        self._alone: set[bytes] = set()
+        """Connections of which the proxy's half tells, since they were not seen in time."""
         self._flows: dict[bytes, tuple[Flow, bool]] = {}
         self.directory = Directory()
         self._virtual: dict[bytes, list[bytes]] = {}
@@ -269,13 +287,16 @@ class Flows:
         if found is None:
             if flags & _RST or (not data and not flags & _SYN):
                 return
-            found = self._open(key, flags, data, at)
+            found = self._open(key, flags, data, at, sequence)
         flow, client = found
         flow.seen = at
         if flags & _RST:
             self._remove(key, at, True)
             return
-        self._take(flow, client, sequence, acknowledged, flags, data, at)
+        if not flow.silent:
+            self._take(flow, client, sequence, acknowledged, flags, data, at)
+        elif flags & _FIN:
+            flow.streams[not client].ended = True
         if flow.streams[0].ended and flow.streams[1].ended:
             self._remove(key, at, False)
 
@@ -313,7 +334,9 @@ class Flows:
         if stream.ended and flags & _FIN:
             flow.end(client, at)
 
-    def _open(self, key: bytes, flags: int, data: bytes, at: float) -> tuple[Flow, bool]:
+    def _open(
+        self, key: bytes, flags: int, data: bytes, at: float, sequence: int
+    ) -> tuple[Flow, bool]:
         """A connection that is seen for the first time, perhaps in its midst."""
         source, target = _address(key[:4]), _address(key[4:8])
         port, other = struct.unpack("!HH", key[8:12])
@@ -328,18 +351,64 @@ class Flows:
         if len(self._flows) >= 2 * FLOWS:
             self._evict(at)
         self._number += 1
+        near = None
+        if not ends[0].instance:
+            begin = sequence if flags & _SYN and client else -1
+            near = self._near(key if client else _reverse(key), at, begin)
         flow = Flow(Link(self._number, *ends, self._over), at)
-        if not flags & _SYN:
+        if near is not None:
+            self._join(flow, near)
+        if flags & _SYN:
+            self._alone.discard(key if client else _reverse(key))  # another one
+        else:
             flow.lost = True
+            flow.silent = flow.silent or key in self._alone or _reverse(key) in self._alone
         self._flows[key] = (flow, client)
         self._flows[_reverse(key)] = (flow, not client)
         return flow, client
+
+    def _near(self, key: bytes, at: float, sequence: int) -> Carried | None:
+        """What a connection from the host carries on, if it is the proxy's.
+
+        sequence: its first number, -1 if its begin was not seen. What the proxy has entered is
+        one connection: another from the same port is somebody else's.
+        """
+        port = int.from_bytes(key[8:10])
+        for one in self._carried(port, at):
+            if one.key[10:12] != key[10:12]:
+                continue
+            if one.key[4:8] != key[4:8] and one.key[4:8] not in self._virtual.get(key[4:8], ()):
+                continue
+            if sequence >= 0:
+                begun = one.opened, sequence
+                before = self._begun.setdefault(port, begun)
+                if before[0] == one.opened and before != begun:
+                    continue
+                self._begun[port] = begun
+            return one
+        return None
+
+    def _join(self, flow: Flow, near: Carried) -> None:
+        """A connection of the proxy's is one with that which it carries on, where that is seen:
+        its calls are told there, with the caller's times. Else they are told here."""
+        found = self._flows.get(near.key)
+        link = flow.link
+        if found is not None and found[1] and not found[0].silent:
+            link, flow.silent = found[0].link, True
+        else:
+            port = int.from_bytes(near.key[8:10])
+            link.source = self.directory.find(_address(near.key[:4]), port)
+            if not near.once:
+                flow.near = near.key
+                self._alone.add(near.key)
+        link.carry(flow.link.target, near.fault, near.once)
 
     def _remove(self, key: bytes, at: float, reset: bool) -> None:
         found = self._flows.pop(key, None)
         self._flows.pop(_reverse(key), None)
         if found is not None:
             flow = found[0]
+            self._alone.discard(flow.near)
             flow.close(at, reset)
             self.gaps += flow.missed
             self.failures += flow.failures

@@ -64,6 +64,8 @@ class Exchange(msgspec.Struct):
     connection: int = 0
     fault: str = ""
     """Number of the fault that its answer names; a service could write anything there."""
+    carried: str = ""
+    """Number of the fault for which a proxy of gemel's carried it on; empty if none did."""
 
     def weight(self) -> int:
         """Bytes of memory, about."""
@@ -98,6 +100,7 @@ class Call(msgspec.Struct, omit_defaults=True):
     request: str = ""
     """X-Request-Id, as the two before: of the request's headers."""
     fault: str = ""
+    carried: str = ""
 
     @property
     def end(self) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from gemel.errors import GemelError
+from gemel.host import carried
 from gemel.host.packets import PacketRing
 from gemel.observe.capture import dialogue
 from gemel.observe.capture.flows import Flows
@@ -41,9 +42,9 @@ _PIECE = 200
 class Server:
     """One per engine; ends when the engine's connection closes."""
 
-    def __init__(self, ring: PacketRing) -> None:
+    def __init__(self, ring: PacketRing, ledger: carried.Reader) -> None:
         self.store = Store()
-        self.flows = Flows(self.store.add)
+        self.flows = Flows(self.store.add, ledger.find)
         self._ring = ring
         self._dropped = 0
         self._connections = 0

@@ -176,4 +176,5 @@ def call(exchange: Exchange) -> Call:
         parent=found.parent,
         request=found.request,
         fault=exchange.fault,
+        carried=exchange.carried,
     )

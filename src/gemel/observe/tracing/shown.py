@@ -35,6 +35,8 @@ def _of_call(node: Node, call: Call) -> Shown:
     attributes |= {"gemel.request.size": call.sent, "gemel.response.size": call.received}
     if call.fault:
         attributes["gemel.fault"] = call.fault
+    if call.carried:
+        attributes["gemel.carried"] = call.carried
     if call.message and call.failed:
         attributes["error.message"] = call.message
     return Shown(
