@@ -173,7 +173,10 @@ exec httpd -f -p 80 -h /www
 def address(engine: EngineProcess, name: str) -> str:
     """Asked in a service: the resolver of a static busybox is not to be relied on elsewhere."""
     look = f"nslookup {name} | sed -n '3,$s/^Address[^:]*: //p'"
-    return engine.gemel("exec", "-T", "near", "sh", "-c", look).stdout.strip()
+    deadline = time.monotonic() + 60
+    while not (found := engine.gemel("exec", "-T", "near", "sh", "-c", look).stdout.strip()):
+        assert time.monotonic() < deadline, f"{name} has no address"
+    return found
 
 
 def asked(engine: EngineProcess, name: str, url: str) -> str:
@@ -206,7 +209,7 @@ def sure(call: dict[str, Any]) -> list[str]:
 
 def one_trace(engine: EngineProcess, call: dict[str, Any]) -> list[dict[str, Any]]:
     """The spans of the trace that a call is in, once there are two; no other trace has them."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         listed = engine.gemel("traces", "--all", "--format", "json").stdout.splitlines()
         whole = [engine.gemel("trace", json.loads(one)["Id"], "--format", "json") for one in listed]
@@ -237,13 +240,19 @@ def test_a_call_by_the_proxy_is_one_call(engine: EngineProcess) -> None:
         ):
             assert time.monotonic() < deadline, "no answer"
         engine.ok("POST", "/gemel/traffic")
+        count = 0
         for source, target in (("near", "far"), ("far", "near")):
             engine.gemel("fault", "add", source, target, "--latency", "300ms")
             engine.gemel("fault", "add", target, "web", "--http-delay", "200ms", "--port", "80")
-            path = f"/cgi-bin/pass?{at['web']}&{source}"
-            assert asked(engine, source, f"{at[target]}{path}") == "hi\n"
-            (call,) = recorded(engine, path, 1)
-            assert ends(call) == (source, target) and call["status"] == 200
+            # the kernel lets an edge go that an engine without processor time does not hold
+            for attempt in range(4):
+                path = f"/cgi-bin/pass?{at['web']}&{source}{attempt}"
+                assert asked(engine, source, f"{at[target]}{path}") == "hi\n"
+                count += 2
+                (call,) = recorded(engine, path, 1)
+                assert ends(call) == (source, target) and call["status"] == 200
+                if call["duration"] >= 0.45:
+                    break
             assert call["duration"] >= 0.45
             assert sure(call) == ["latency 300ms"]
             spans = one_trace(engine, call)
@@ -257,12 +266,16 @@ def test_a_call_by_the_proxy_is_one_call(engine: EngineProcess) -> None:
             engine.gemel("fault", "clear")
         # what the proxy answers itself nobody behind the address has answered
         engine.gemel("fault", "add", "near", "web", "--http-status", "503")
-        assert "503" in asked(engine, "near", f"{at['web']}/refused")
-        (call,) = recorded(engine, "/refused", 1)
+        for attempt in range(4):
+            said = asked(engine, "near", f"{at['web']}/refused{attempt}")
+            (call,) = recorded(engine, f"/refused{attempt}", 1)
+            count += 1
+            if "503" in said:
+                break
         assert call["status"] == 503 and sure(call) == ["HTTP 503"]
         assert call["target"]["service"] == "web" and "instance" not in call["target"]
-        everything = recorded(engine, "/", 5)
-        assert len(everything) == 5 and "host" not in {ends(one)[0] for one in everything}
+        everything = recorded(engine, "/", count)
+        assert len(everything) == count and "host" not in {ends(one)[0] for one in everything}
         edges = engine.gemel("metrics").stdout
         assert 'source="near",target="far",protocol="http",code="200"' in edges
         assert 'source="host"' not in edges
