@@ -106,9 +106,9 @@ def test_a_name_that_is_taken(engine: EngineProcess) -> None:
         ({"Image": IMAGE, "Cmd": ["x"], "HostConfig": {"Memory": 5}}, 400, "6MB"),
         ({"Image": IMAGE, "Cmd": ["x"], "HostConfig": {"Binds": ["/a:rel"]}}, 400, "absolute"),
         (
-            {"Image": IMAGE, "Cmd": ["x"], "HostConfig": {"UsernsMode": "private"}},
+            {"Image": IMAGE, "Cmd": ["x"], "HostConfig": {"DeviceRequests": [{"Count": -1}]}},
             501,
-            "user namespace",
+            "GPUs",
         ),
     ],
 )

@@ -14,7 +14,10 @@ from gemel.errors import InvalidInput
 
 if TYPE_CHECKING:
     from gemel.client.project.artifacts import Artifacts
+    from gemel.client.project.providers import Providers
     from gemel.client.project.source import Loaded, Project
+    from gemel.compose.assemble import Origins
+    from gemel.compose.lint import Finding
 
 #: Names of a Compose file, in the order in which they are looked for.
 FILE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -128,6 +131,22 @@ class App:
             self._loaded = load_all(self)
         return self._loaded
 
+    def providers(self) -> Providers | None:
+        """The programs that run services of the project, if the Compose file has such services.
+
+        Also of services that no profile enables now, if they have been brought up. The file is
+        read as a whole only if it might have providers.
+        """
+        if not any(_may_have_providers(path) for path in self.compose_files()):
+            return None
+        from gemel.client.project import remembered
+        from gemel.client.project.providers import Providers
+
+        project = self.project()
+        known = remembered.read(self.place, project.name).providers
+        project = project.enabling([name for name in known if name in project.disabled])
+        return Providers(project) if any(service.provider for service in project) else None
+
     def lint(self, project: Project, services: Collection[str], part: str = "") -> None:
         """Tells what of these services is not carried out, before anything is started.
 
@@ -139,13 +158,37 @@ class App:
         from gemel.compose import lint
 
         project = resolved(self.client, project, services)
-        findings = lint.lint(project, self._load().origins, list(services))
+        origins = self._load().origins
+        findings = lint.lint(project, origins, list(services))
+        findings += outside_findings(project, origins, services)
         if part:
             above = tuple(f"services.{name}.{part}." for name in services)
             findings = [f for f in findings if f.attribute.startswith(above)]
         lint.refuse(findings)
         for finding in findings:
             output.warn(finding.render())
+
+
+def _may_have_providers(path: str) -> bool:
+    """Whether the text of a file names providers, or other files."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError):
+        return False  # told of when the file itself is read
+    return any(word in text for word in ("provider", "include", "extends"))
+
+
+def outside_findings(
+    project: Project, origins: Origins | None, services: Collection[str]
+) -> list[Finding]:
+    """Programs that these services need outside of the project and that are not there."""
+    chosen = [project.service(name) for name in services]
+    if not any(one.provider is not None or one.config.get("models") for one in chosen):
+        return []
+    from gemel.client.project.outside import findings
+
+    return findings(project, origins, list(services))
 
 
 def no_file() -> InvalidInput:

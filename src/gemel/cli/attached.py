@@ -185,6 +185,7 @@ class _Foreground:
             self.work.project.name,
             style,
             timeout=self.given["timeout"],
+            providers=self.app.providers(),
         )
 
 

@@ -27,15 +27,21 @@ def for_each(
     doing: str,
     done: str,
     order: Mapping[Target, Sequence[Target]] | None = None,
+    outside: Callable[[str, Progress], None] | None = None,
 ) -> None:
     """Calls ``work`` for all at once. Raises the first problem, the others in its details.
 
     order: which targets come before each; what needs one that failed is not begun.
+    outside: called instead with the names of services that providers run.
     """
     with progress(app) as shown:
 
         def one(target: Target) -> None:
-            name = f"Container {target.name}"
+            if not target.id:
+                assert outside is not None
+                outside(target.service, shown)
+                return
+            name = target.title
             shown.working(name, doing)
             try:
                 work(target)

@@ -36,11 +36,13 @@ def run_service(app: App, name: str, argv: tuple[str, ...], given: dict[str, Any
             resolution=f"set it in the Compose file, or run the image of {name} by its name",
         )
     project = app.startable().enabling([name])
+    if project.service(name).provider is not None:
+        raise InvalidInput(f'service "{name}" has no container to run: a provider runs it')
     if given["runtime"]:
         project = project.with_runtimes({name: given["runtime"]})
     app.lint(project, [name] if given["no_deps"] else project.with_dependencies([name]))
     remote_project(app, project, yes=given["yes"], piped=False)
-    image_id = prepare(app, project, name, given)
+    image_id, project = prepare(app, project, name, given)
     tty = not given["no_tty"] and not given["detach"] and _has_terminal()
     body, container_name = _request(app, project, name, argv, given, tty, image_id)
     made = app.client.post("/containers/create", body, name=container_name, timeout=120)
@@ -67,8 +69,13 @@ def _has_terminal() -> bool:
 _PLAIN = {"no_deps": False, "remove_orphans": False, "build": False, "quiet_build": False}
 
 
-def prepare(app: App, project: Project, name: str, given: Mapping[str, Any] = _PLAIN) -> str:
-    """Dependencies started, image there, networks and volumes made; the image's id."""
+def prepare(
+    app: App, project: Project, name: str, given: Mapping[str, Any] = _PLAIN
+) -> tuple[str, Project]:
+    """Dependencies started, image there, networks and volumes made.
+
+    The image's id, and the project with what providers and models have said.
+    """
     style = Style(app.progress, output.colourful(2), app.parallel, given["quiet_build"])
     needed = tuple(n for n in project.with_dependencies([name]) if n != name)
     if needed and not given["no_deps"]:
@@ -83,7 +90,7 @@ def prepare(app: App, project: Project, name: str, given: Mapping[str, Any] = _P
     own = Up(app.client, project, options, style)
     plan = own.prepare()
     own.resources(plan)
-    return own.image_ids.get(project.image_of(project.service(name)), "")
+    return own.image_ids.get(project.image_of(project.service(name)), ""), own.project
 
 
 def _request(

@@ -60,6 +60,8 @@ def _other(app: App, name: str) -> Target:
     except NotFound:
         pass
     defined = defined_services(app)
+    if name in defined and app.project().service(name).provider is not None:
+        raise NotFound(f'service "{name}" has no container: a provider runs it')
     if name in defined:
         raise NotFound(
             f'service "{name}" is not running', resolution=f"start it with: gemel up -d {name}"

@@ -58,7 +58,10 @@ def _until_interrupted(
     except Interrupted:
         over.set()
         output.note("Gracefully stopping... (press Ctrl+C again to force)")
-        stop_all(app.client, work.project.name, work.style, timeout=given["timeout"])
+        stop_all(
+            app.client, work.project.name, work.style, timeout=given["timeout"],
+            providers=app.providers(),
+        )  # fmt: skip
 
 
 def _members(app: App, work: Up, shown: set[str]) -> list[Target]:

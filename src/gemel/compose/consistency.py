@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gemel.compose import extension, units
+from gemel.compose import model as models
 from gemel.compose.assemble import Origins
 from gemel.compose.broken import Broken, without
 from gemel.compose.problems import Path, Problems, dotted, nearest
@@ -85,6 +86,10 @@ class Consistency:
             for path, words in list(extension.problems(service.get("x-gemel"))):
                 self._tell((*self._at(name, "x-gemel"), *path), words, key=True)
                 service.pop("x-gemel", None)
+        for key, model in (self.model.get("models") or {}).items():
+            for path, words in list(models.problems((model or {}).get("x-gemel"))):
+                self._tell(("models", key, "x-gemel", *path), words, key=True)
+                model.pop("x-gemel", None)
         self._names()
         self._files()
         self._external()

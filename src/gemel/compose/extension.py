@@ -12,6 +12,7 @@ x-gemel:
   isolation: strong        # runtime: auto takes a micro VM for it
   otel: false              # the service is not told where OTLP is taken
   snapshot: warm           # replicas are copies of a running one (or off: always booted cold)
+  timeout: 10m             # of a service with provider: for each call of its program
   drain: 5s                # of an update: at most so long for open connections to end
 """
 
@@ -29,7 +30,16 @@ from gemel.model.choice import ISOLATION_LABEL, STRONG
 from gemel.model.image import HealthConfig
 
 Json = dict[str, Any]
-KEYS = ("healthcheck", "restart-on-unhealthy", "core", "drain", "isolation", "snapshot", "otel")
+KEYS = (
+    "healthcheck",
+    "restart-on-unhealthy",
+    "core",
+    "drain",
+    "isolation",
+    "snapshot",
+    "otel",
+    "timeout",
+)
 HOOKS = ("post_start", "pre_stop")
 HOOKS_LABEL = "gemel.hooks"
 SNAPSHOTS = ("warm", "off", "on", True, False)
@@ -58,7 +68,8 @@ def problems(value: Any) -> Iterator[tuple[Path, str]]:
         yield ("otel",), "otel must be true or false"
     if value.get("snapshot", "on") not in SNAPSHOTS:
         yield ("snapshot",), 'snapshot must be "warm", "on" or "off"'
-    yield from _duration(value, "drain", ())
+    for key in ("drain", "timeout"):
+        yield from _duration(value, key, ())
     if "healthcheck" in value:
         yield from _health(value["healthcheck"])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gemel.compose import model as models
 from gemel.compose import warm
 from gemel.compose.assemble import Origins
 from gemel.compose.problems import Path, Place, Problem, WrongFiles, dotted
@@ -51,6 +52,8 @@ def lint(
     for name in names:
         found += _service(project.service(name), origins)
     found += _top(project, origins)
+    found += _models(project, names, origins)
+    names = [name for name in names if project.service(name).provider is None]
     found += _runtimes(project, names, origins)
     found += _ports(project, names, origins)
     found += _caches(project, names, origins)
@@ -66,7 +69,9 @@ def refuse(findings: Sequence[Finding]) -> None:
         raise InvalidInput(
             f"{many} of the file cannot be carried out",
             "\n".join(Problem(f.place, f.told()).render() for f in refused),
-            "Remove them, or choose the other runtime for the service",
+            "Remove them, or choose the other runtime for the service"
+            if any(f.runtime for f in refused)
+            else "Mend or remove them",
         )
 
 
@@ -88,6 +93,9 @@ def complete(error: WrongFiles) -> WrongFiles:
 
 
 def _service(service: Service, origins: Origins | None) -> Iterator[Finding]:
+    if service.provider is not None:
+        yield from _provided(service, origins)
+        return
     runtime = service.runtime
     label = "micro VM" if runtime is RuntimeName.MICROVM else "container"
     at: Path = ("services", service.name)
@@ -100,6 +108,41 @@ def _service(service: Service, origins: Origins | None) -> Iterator[Finding]:
         if entry.container is not Level.SUPPORTED:
             where = (*at, "build", *path)
             yield _finding(service.name, where, entry.container, "", entry, origins)
+
+
+def _provided(service: Service, origins: Origins | None) -> Iterator[Finding]:
+    """What a service says beside its provider is for a container, which there is not."""
+    for key, value in service.config.items():
+        if key in _OF_PROVIDERS or key.startswith("x-") or value in _EMPTY:
+            continue
+        path: Path = ("services", service.name, key)
+        place = origins.place(path, key=True) if origins else Place("")
+        yield Finding(service.name, dotted(path), Level.IGNORED, "", _NO_CONTAINER, place)
+
+
+_OF_PROVIDERS = ("provider", "depends_on", "profiles", "networks")
+_NO_CONTAINER = "a provider runs the service, which is no container"
+
+
+def _models(project: Project, names: Sequence[str], origins: Origins | None) -> Iterator[Finding]:
+    """Models whose server the file names: what that server is not told, and who cannot reach it."""
+    for key, model in models.used(project, names).items():
+        url = models.endpoint(model)
+        for part in ("context_size", "runtime_flags") if url else ():
+            if model.get(part):
+                path: Path = ("models", key, part)
+                place = origins.place(path, key=True) if origins else Place("")
+                words = f"the server at {url} has its own configuration"
+                yield Finding("", dotted(path), Level.IGNORED, "", words, place)
+    for name in names:
+        service = project.service(name)
+        for key in models.uses(service) if service.network_mode != "host" else ():
+            url = models.endpoint(project.models.get(key) or {})
+            if models.is_local(url):
+                path = ("models", key, "x-gemel", "endpoint")
+                place = origins.place(path) if origins else Place("")
+                words = f"in {name} it is {name} itself; the host is host.docker.internal"
+                yield Finding(name, dotted(path), Level.REFUSED, "", words, place)
 
 
 def _finding(

@@ -14,7 +14,7 @@ from gemel.compose.consistency import Consistency, required
 from gemel.compose.files import DiskReader, Reader, Remote, no_remote
 from gemel.compose.interpolate import BadTemplate, Variables, substitute
 from gemel.compose.normalize import normalize, project_name
-from gemel.compose.problems import Problems, WrongFiles
+from gemel.compose.problems import Path, Problems, WrongFiles
 from gemel.compose.project import Project, Service
 from gemel.compose.raw import reading
 from gemel.errors import InvalidInput
@@ -247,6 +247,7 @@ class _Loader:
             models=_sorted(model, "models"),
             extensions={k: v for k, v in model.items() if k.startswith("x-")},
             profiles=profiles,
+            marks=_marks(model, origins),
         )
 
     def _disabled_env_files(self, name: str, service: Json, assembler: Assembler) -> None:
@@ -312,3 +313,15 @@ def _agree_scale(service: Json) -> None:
 
 def _sorted(model: Json, kind: str) -> dict[str, Json]:
     return dict(sorted((model.get(kind) or {}).items()))
+
+
+def _marks(model: Json, origins: Origins) -> dict[str, str]:
+    """Where providers and models stand, for errors that come up when programs are called."""
+    services = model["services"].items()
+    paths: list[Path] = [("services", n, "provider") for n, one in services if "provider" in one]
+    paths += [("models", name) for name in model.get("models") or {}]
+    found = {}
+    for path in paths:
+        file, line, column, _ = origins.place(path, key=True)
+        found[f"{path[0]}.{path[1]}"] = f"{file}:{line}:{column}" if line else file
+    return found

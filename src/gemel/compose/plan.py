@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gemel.compose import extension
+from gemel.compose import extension, provider
 from gemel.compose.confighash import config_hash, network_hash
 from gemel.compose.mounts import changed_file
 from gemel.compose.observed import Container, Observed
@@ -22,6 +22,7 @@ from gemel.compose.rolling import (
     no_start_first,
     rolling,
 )
+from gemel.compose.sharing import refers, shares
 from gemel.compose.steps import Change, Draft, Kind, Plan
 from gemel.compose.upoptions import ALWAYS as ALWAYS
 from gemel.compose.upoptions import MISSING as MISSING
@@ -73,8 +74,10 @@ class _Up:
             self._volume(key)
         for name in self.names:
             service = self.project.service(name)
-            if "provider" not in service.config:
+            if service.provider is None:
                 self._service(service)
+            elif not self.options.start:
+                self._provide(service)
         if self.options.start:
             for name in self.names:
                 self._start(self.project.service(name))
@@ -203,13 +206,26 @@ class _Up:
                 )
             )
 
+    def _provide(self, service: Service) -> None:
+        """The call of the program that runs a service, after what that depends on."""
+        if service.name in self.options.provided:
+            return
+        after = self._ready(service) if self.options.start else set()
+        for other in service.depends_on:
+            after |= self.made.get(other, set())
+        step = self.draft.add(
+            Kind.PROVIDE, service.name, f"provider {provider.kind(service)}", after,
+            service=service.name,
+        )  # fmt: skip
+        self.started[service.name] = self.made[service.name] = {step}
+
     def _before(self, service: Service) -> set[int]:
         """Steps that must be done before a container of the service can be made."""
         before = {self.networks[k] for k in service.networks if k in self.networks}
         for volume in service.volumes:
             if volume.get("type") == "volume" and volume.get("source") in self.volumes:
                 before.add(self.volumes[volume["source"]])
-        for other in _refers(service):
+        for other in refers(service):
             before |= self.made.get(other, set())
         return before
 
@@ -221,7 +237,7 @@ class _Up:
     def _differs(self, service: Service, container: Container) -> str:
         """Why a container must be made anew, or nothing."""
         options = self.options
-        shared = [o for o in _shares(service) if o in self.recreated]
+        shared = [o for o in shares(service) if o in self.recreated]
         if options.no_recreate:
             return ""
         if options.force_recreate and service.name in self.asked:
@@ -243,7 +259,7 @@ class _Up:
 
     def _made_by_compose(self, service: Service, container: Container) -> bool:
         """Whether Docker Compose has made it: its hash has ids where the file names services."""
-        if not _shares(service):
+        if not shares(service):
             return False
         config = dict(service.config)
         for key in ("network_mode", "ipc", "pid"):
@@ -356,6 +372,8 @@ class _Up:
 
     def _start(self, service: Service) -> None:
         """Starts of a service's containers, after what it depends on."""
+        if service.provider is not None:
+            return self._provide(service)
         started = self.started.setdefault(service.name, set())
         made = [self.draft.steps[id] for id in sorted(self.made.get(service.name, ()))]
         remade = {s.index for s in made}
@@ -422,7 +440,7 @@ class _Up:
         for name, dependency in service.depends_on.items():
             if name not in self.names:
                 continue
-            if dependency.condition == "service_started":
+            if dependency.condition == "service_started" or self.project.service(name).provider:
                 ready |= self.started.get(name, set())
             else:
                 ready.add(self._wait(name, dependency.condition, not dependency.required))
@@ -459,29 +477,11 @@ class _Up:
 
 
 def orphans(project: Project, observed: Observed) -> list[Container]:
-    """Containers of the project whose service the file does not have."""
-    known = {*project.services, *project.disabled}
+    """Containers of the project whose service the file does not have, or a provider runs."""
+    every = [*project.services.values(), *project.disabled.values()]
+    known = {service.name for service in every if service.provider is None}
     return [
         c
         for c in observed.containers
         if (c.service not in known and not c.oneoff) or (c.oneoff and not c.running)
     ]
-
-
-def _shares(service: Service) -> list[str]:
-    """Services whose containers this one's are tied to: namespaces and volumes."""
-    found = []
-    for key in ("network_mode", "ipc", "pid", "uts"):
-        value = str(service.config.get(key) or "")
-        if value.startswith("service:"):
-            found.append(value.removeprefix("service:"))
-    for source in service.config.get("volumes_from") or ():
-        if not source.startswith("container:"):
-            found.append(source.partition(":")[0])
-    return found
-
-
-def _refers(service: Service) -> list[str]:
-    """Services whose containers must exist before this one's can be made."""
-    links = [link.partition(":")[0] for link in service.config.get("links") or ()]
-    return [*_shares(service), *links]

@@ -82,7 +82,7 @@ def _image(
     image = project.image_of(service)
     there = image in observed.images
     policy = options.pull or service.pull_policy
-    if "provider" in service.config or service.name in built:
+    if service.provider is not None or service.name in built:
         return
     if service.build is not None and options.build != NEVER and policy not in (ALWAYS, NEVER):
         if not there or options.build == ALWAYS or policy == "build":

@@ -58,6 +58,11 @@ class Service(msgspec.Struct, frozen=True):
         return self.config.get("build")
 
     @property
+    def provider(self) -> Json | None:
+        """How a program outside of the project runs it, if one does."""
+        return self.config.get("provider")
+
+    @property
     def runtime(self) -> RuntimeName:
         """Of a name that gemel does not know (lint refuses it): a container."""
         return RUNTIMES.get(self.config.get("runtime") or "", RuntimeName.CONTAINER)
@@ -164,6 +169,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     extensions: Json = {}
     """``x-…`` at the top of the file."""
     profiles: tuple[str, ...] = ()
+    marks: dict[str, str] = {}
+    """``services.NAME`` with a provider, ``models.NAME`` → where it stands: file:line:column."""
 
     def service(self, name: str) -> Service:
         """Raises NotFound with the nearest known name."""
@@ -253,6 +260,11 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
             service = self.service(name)
             if count < 0:
                 raise InvalidInput(f"scale of {name} must not be below 0")
+            if service.provider is not None:
+                raise InvalidInput(
+                    f"{name} cannot be scaled: a provider runs it",
+                    resolution="its provider.options may say how large it is",
+                )
             if count > 1 and service.container_name:
                 raise InvalidInput(
                     f"{name} has a container_name and cannot be scaled to {count}",

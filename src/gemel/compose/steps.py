@@ -18,6 +18,7 @@ class Kind(enum.StrEnum):
     CREATE_VOLUME = "create volume"
     PULL = "pull"
     BUILD = "build"
+    PROVIDE = "run provider"
     CREATE = "create"
     RECREATE = "recreate"
     START = "start"

@@ -143,7 +143,7 @@ SERVICE: dict[str, Entry] = {
     "mem_reservation": _vm_ignored("memory is not reserved"),
     "mem_swappiness": _ignored("swappiness is not set"),
     "memswap_limit": _vm_ignored("a micro VM has no swap"),
-    "models": _refused("language models are not run"),
+    "models": Entry(why="served by Docker's model runner, or by a server that the file names"),
     "network_mode": _vm_refused(_SHARED, _host_or_shared, "host, service:, container:"),
     "networks.*.driver_opts": _ignored("networks have no options for an endpoint"),
     "networks.*.gw_priority": _ignored("the first network by priority has the default route"),
@@ -169,7 +169,7 @@ SERVICE: dict[str, Entry] = {
     "pre_start": Entry(why="by up and update, for a service that is new or changed"),
     "pre_stop": Entry(why="whoever stops it; at most 100 s"),
     "privileged": Entry(why="in a micro VM: all of the guest, nothing of the host"),
-    "provider": _refused("providers are not run: start it yourself, and use extra_hosts"),
+    "provider": Entry(why="its program is run on the client's side, as by Compose"),
     "pull_refresh_after": _ignored("use pull_policy"),
     "security_opt": _refused(
         "known are seccomp, no-new-privileges, systempaths, apparmor and label",
@@ -178,7 +178,11 @@ SERVICE: dict[str, Entry] = {
     ),
     "storage_opt": _ignored("a writable layer has no limit"),
     "use_api_socket": _refused("the engine's socket is not passed on"),
-    "userns_mode": _refused("there are no user namespaces", lambda v: v != "host", "not host"),
+    "userns_mode": _ignored(
+        "there are no user namespaces, as in dockerd without userns-remap",
+        lambda v: v != "host",
+        "not host",
+    ),
     "uts": _ignored("every instance has its own host name"),
     "volumes.*.bind.propagation": _ignored(
         "always private", lambda v: v not in ("private", "rprivate"), "shared, slave"
@@ -197,6 +201,7 @@ SERVICE: dict[str, Entry] = {
     "x-gemel.healthcheck": Entry(why="HTTP, TCP and gRPC from outside; see compose.md"),
     "x-gemel.restart-on-unhealthy": Entry(),
     "x-gemel.core": Entry(),
+    "x-gemel.timeout": Entry(why="of a service with provider: for a call of its program"),
     "x-gemel.snapshot": Entry(why="of micro VMs: warm, on, off; see micro-vms.md"),
 }
 
@@ -272,7 +277,11 @@ TOP: dict[str, Entry] = {
     "secrets.*.labels": _ignored("secrets have no labels"),
     "secrets.*.name": Entry(),
     "secrets.*.template_driver": _ignored("contents are not templates"),
-    "models": _ignored("language models are not run"),
+    "models.*.model": Entry(),
+    "models.*.name": Entry(why="of no effect, as in Compose"),
+    "models.*.context_size": Entry(why="by Docker's model runner"),
+    "models.*.runtime_flags": Entry(why="by Docker's model runner from 1.0.6 on"),
+    "models.*.x-gemel.endpoint": Entry(why="a server that you run, or a service of the file"),
     "version": _ignored("obsolete"),
 }
 

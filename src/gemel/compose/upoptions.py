@@ -33,6 +33,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Replace the services named one by one also without ``deploy.update_config``."""
     order: str = ""
     """start-first or stop-first over the file's."""
+    provided: tuple[str, ...] = ()
+    """Services whose provider has been called already."""
 
 
 def targets(project: Project, options: UpOptions) -> list[str]:

@@ -330,8 +330,6 @@ def refused(request: CreateRequest) -> list[str]:
     """
     host = request.host_config or HostConfig()
     warnings = []
-    if host.userns_mode not in ("", "host"):
-        raise Unsupported(f"user namespace mode {host.userns_mode!r} is not supported")
     if host.device_requests:
         raise Unsupported("device requests (GPUs) are not supported")
     for rule in host.device_cgroup_rules or []:

@@ -114,7 +114,12 @@ HOST: Table = {
     ),
     **_warned("Capabilities", "use CapAdd and CapDrop"),
     **_warned("InitPath", "the machine's tini is used"),
-    **_refused("UsernsMode", "there are no user namespaces (host is accepted)"),
+    **_warned(
+        "UsernsMode",
+        "there are no user namespaces, as in dockerd without userns-remap",
+        lambda v: v not in (None, "", "host"),
+        "not host",
+    ),
     **_refused("DeviceRequests", "GPUs are not passed on"),
     **_done("DeviceCgroupRules", "a micro VM has no devices of the host, which is refused"),
     **_refused("VolumeDriver", "only local, where a volume has to be made"),

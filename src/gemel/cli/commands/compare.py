@@ -147,7 +147,7 @@ def _service(app: App, name: str, argv: tuple[str, ...]) -> dict[str, Any]:
 
     project = app.startable().enabling([name])
     app.lint(project, project.with_dependencies([name]))
-    prepare(app, project, name)
+    _, project = prepare(app, project, name)
     body = request(project, name, secrets_dir=placed.folder(app.place, project.name))
     if argv:
         body["Cmd"] = list(argv)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gemel.cli import output
-from gemel.cli.app import App, command, pass_app
+from gemel.cli.app import App, command, outside_findings, pass_app
 from gemel.cli.complete import SERVICES
 from gemel.cli.unoffered import unoffered
 from gemel.errors import Failed, InvalidInput
@@ -159,6 +159,7 @@ def _lint(project: Project, loaded: Loaded, services: tuple[str, ...]) -> None:
     from gemel.compose.support import Level
 
     findings = lint.lint(project, loaded.origins, services)
+    findings += outside_findings(project, loaded.origins, services or list(project.services))
     for finding in findings:
         output.say(finding.render())
     refused = sum(finding.level is Level.REFUSED for finding in findings)

@@ -51,14 +51,14 @@ def down(
                 " --remove-orphans removes them too"
             )
             chosen = known
+    work = Down(app.client, name, app.parallel, app.providers())
     if dry_run:
-        work = Down(app.client, name, app.parallel)
         for line in work.would(chosen, volumes=volumes, networks=not services):
             output.say(line)
         for image in _images(app, rmi):
             output.say(f"remove image: {image}")
         return
-    count = Down(app.client, name, app.parallel).run(
+    count = work.run(
         app.progress,
         services=chosen,
         timeout=timeout,
@@ -82,5 +82,5 @@ def _images(app: App, rmi: str | None) -> list[str]:
     return [
         project.image_of(service)
         for service in project.services.values()
-        if rmi == "all" or not service.image
+        if service.provider is None and (rmi == "all" or not service.image)
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
 import click
 
 from gemel.cli import output
@@ -13,14 +16,26 @@ from gemel.client.project.members import needs
 from gemel.client.session import Waiter
 from gemel.errors import NotFound
 
+if TYPE_CHECKING:
+    from gemel.client.project.providers import Providers
+
 _names = click.argument("names", nargs=-1, type=TARGETS, metavar="[SERVICE|CONTAINER]...")
 _timeout = click.option(
     "-t", "--timeout", type=int, default=None, metavar="SECONDS", help="Time before it is killed."
 )
 
 
-def stop_all(app: App, targets: list[Target], timeout: int | None, signal: str = "") -> None:
-    """Stops in parallel; each call lasts as long as the engine gives the program."""
+def stop_all(
+    app: App,
+    targets: list[Target],
+    timeout: int | None,
+    signal: str = "",
+    providers: Providers | None = None,
+) -> None:
+    """Stops in parallel; each call lasts as long as the engine gives the program.
+
+    providers: of targets without a container; what they can stop is stopped.
+    """
 
     def work(target: Target) -> None:
         query = {"t": timeout, "signal": signal or None}
@@ -28,7 +43,8 @@ def stop_all(app: App, targets: list[Target], timeout: int | None, signal: str =
         app.client.call("POST", f"/containers/{target.id}/stop", query=query, timeout=limit).read()
 
     up = [target for target in targets if target.running]
-    for_each(app, up, work, "Stopping", "Stopped", order=needs(up, reverse=True))
+    calls = providers.stop if providers else None
+    for_each(app, up, work, "Stopping", "Stopped", order=needs(up, reverse=True), outside=calls)
 
 
 def start_all(app: App, targets: list[Target]) -> None:
@@ -61,7 +77,12 @@ def start(app: App, names: tuple[str, ...]) -> None:
 @pass_app
 def stop(app: App, names: tuple[str, ...], timeout: int | None, signal: str) -> None:
     """Stop services or containers, without removing them."""
-    stop_all(app, resolve(app, names), timeout, signal)
+    providers = app.providers()
+    outside = providers.targets(names or None) if providers else []
+    left = [name for name in names if name not in {one.service for one in outside}]
+    targets = resolve(app, left) if left or not names else []
+    with providers.talks.guarded() if providers else contextlib.nullcontext():
+        stop_all(app, [*targets, *outside], timeout, signal, providers)
 
 
 @command()
@@ -164,6 +185,6 @@ def wait(app: App, names: tuple[str, ...], down_project: bool) -> int:
         if down_project:
             from gemel.client.project.down import Down
 
-            Down(app.client, app.name(), app.parallel).run(app.progress)
+            Down(app.client, app.name(), app.parallel, app.providers()).run(app.progress)
             return status
     return status if app.has_project() else 0

@@ -5,8 +5,9 @@ Everything is found by the labels on it, so it also works without the Compose fi
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gemel.client.engine import Client
 from gemel.client.project.display import Progress
@@ -14,17 +15,29 @@ from gemel.client.project.members import PROJECT, Target, needs, of_project
 from gemel.client.project.pool import each, run_graph
 from gemel.errors import Conflict, GemelError, NotFound, NotModified
 
+if TYPE_CHECKING:
+    from gemel.client.project.providers import Providers
+
 
 class Down:
     """Takes a project down.
 
     services: only these (None: all of the project's, whatever the file says now).
+    providers: call the programs that run services of the file, if there are such.
     """
 
-    def __init__(self, client: Client, project: str, parallel: int = 16) -> None:
+    def __init__(
+        self,
+        client: Client,
+        project: str,
+        parallel: int = 16,
+        providers: Providers | None = None,
+    ) -> None:
         self.client = client
         self.project = project
         self.parallel = parallel
+        self.providers = providers
+        self._problems: list[GemelError] = []
 
     def run(
         self,
@@ -39,13 +52,13 @@ class Down:
     ) -> int:
         """Does it all; how many things were removed. Raises the first problem.
 
+        A provider that fails does not keep the rest: its problem is raised at the end.
         volumes: also the project's volumes. images: names of images to remove.
         """
-        members = of_project(self.client, self.project)
-        if services is not None:
-            members = [target for target in members if target.service in services]
+        members = self._members(services)
         with Progress("Running", mode, colour=colour) as shown:
-            self.containers(members, shown, timeout=timeout, volumes=volumes)
+            with self.providers.talks.guarded() if self.providers else contextlib.nullcontext():
+                self.containers(members, shown, timeout=timeout, volumes=volumes)
             count = len(members)
             if networks:
                 count += self._each("Network", self._labelled("networks"), shown)
@@ -53,15 +66,25 @@ class Down:
                 count += self._each("Volume", self._labelled("volumes"), shown)
             if images:
                 count += self._each("Image", list(images), shown)
+        for problem in self._problems:
+            raise problem
         return count
+
+    def _members(self, services: Collection[str] | None) -> list[Target]:
+        """What is to be removed: containers, and services that providers run."""
+        found = of_project(self.client, self.project)
+        if self.providers is not None:
+            found += self.providers.targets()
+        return [one for one in found if services is None or one.service in services]
 
     def would(
         self, services: Collection[str] | None, *, volumes: bool, networks: bool
     ) -> list[str]:
         """What ``run`` would remove, a line each; nothing is removed."""
-        members = of_project(self.client, self.project)
-        members = [one for one in members if services is None or one.service in services]
-        lines = [f"remove container: {one.name} ({one.state})" for one in members]
+        lines = [
+            f"remove container: {one.name} ({one.state})" if one.id else f"run provider: {one.name}"
+            for one in self._members(services)
+        ]
         if networks:
             lines += [f"remove network: {name}" for name in self._labelled("networks")]
         if volumes:
@@ -79,7 +102,10 @@ class Down:
         """Stops and removes containers, those first that others do not need."""
 
         def work(target: Target) -> None:
-            name = f"Container {target.name}"
+            if not target.id:
+                self._release(target, shown)
+                return
+            name = target.title
             try:
                 if target.running:
                     shown.working(name, "Stopping")
@@ -95,6 +121,13 @@ class Down:
         failed = run_graph(needs(members, reverse=True), work, self.parallel)
         for problem in failed.values():
             raise problem
+
+    def _release(self, target: Target, shown: Progress) -> None:
+        assert self.providers is not None
+        try:
+            self.providers.down(target.service, shown)
+        except GemelError as problem:
+            self._problems.append(problem)
 
     def _stop(self, target: Target, timeout: int | None) -> None:
         limit = (60 if timeout is None else timeout) + 120

@@ -52,6 +52,8 @@ class Executor:
         self.quiet_pull = quiet_pull
         self.build_output = build_output
         self.build_options: dict[str, Any] = {}
+        self.provide: Callable[[Step, Progress], None] | None = None
+        """Calls the program of a service that a provider runs."""
         self.made: list[tuple[str, str, str]] = []
         """What is new since this began: kind, name, id."""
         self.ids: dict[str, str] = {}
@@ -65,6 +67,7 @@ class Executor:
             Kind.CREATE_VOLUME: self._create_volume,
             Kind.PULL: self._pull,
             Kind.BUILD: self._build,
+            Kind.PROVIDE: self._provide,
             Kind.CREATE: self._create,
             Kind.RECREATE: self._recreate,
             Kind.START: self._start,
@@ -88,7 +91,7 @@ class Executor:
             try:
                 self._work[step.kind](step)
             except BaseException:
-                if step.kind is not Kind.WAIT:  # that one has told which container it was
+                if step.kind not in (Kind.WAIT, Kind.PROVIDE):  # they have told what it was
                     self.shown.failed(label(step))
                 raise
 
@@ -142,6 +145,10 @@ class Executor:
             images.run_build(self.client, request, tell, self.project.environment)
         self.image_ids.update(images.ids(self.client, [step.name]))
         self.shown.done(label(step), "Built")
+
+    def _provide(self, step: Step) -> None:
+        assert self.provide is not None
+        self.provide(step, self.shown)
 
     def _build_line(self, service: str) -> Callable[[str], None] | None:
         tell = self.build_output
@@ -332,5 +339,6 @@ def label(step: Step) -> str:
         Kind.BUILD: "Image",
         Kind.REMOVE_IMAGE: "Image",
         Kind.UPDATE: "Service",
+        Kind.PROVIDE: "Service",
     }
     return f"{kinds.get(step.kind, 'Container')} {step.name}"

@@ -15,7 +15,10 @@ ONE_OFF = "com.docker.compose.oneoff"
 
 
 class Target(NamedTuple):
-    """A container or micro VM. service and number are empty for one outside of a project."""
+    """A container or micro VM. service and number are empty for one outside of a project.
+
+    id is empty for a service that a provider runs.
+    """
 
     id: str
     name: str
@@ -30,6 +33,11 @@ class Target(NamedTuple):
     health: str = ""
     restarts_with: tuple[str, ...] = ()
     """Those of them that it is restarted with."""
+
+    @property
+    def title(self) -> str:
+        """What progress calls it."""
+        return f"Container {self.name}" if self.id else f"Service {self.name}"
 
     @property
     def running(self) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -20,8 +21,12 @@ from gemel.compose.observed import Observed
 from gemel.compose.plan import UpOptions, plan_images, plan_up, targets
 from gemel.compose.planimages import further_images
 from gemel.compose.project import Project
-from gemel.compose.steps import Kind, Plan
+from gemel.compose.steps import Kind, Plan, Step
 from gemel.errors import CommandNotFound, CommandNotRunnable, Failed, NotFound, NotModified
+
+if TYPE_CHECKING:
+    from gemel.client.project.outside import Outside
+    from gemel.client.project.providers import Providers
 
 #: Steps that begin once everything exists.
 STARTING = (Kind.START, Kind.WAIT, Kind.RESTART, Kind.UPDATE)
@@ -57,8 +62,11 @@ class Up:
         self.build_options = build_options or {}
         self.image_ids: dict[str, str] = {}
         self.executors: list[Executor] = []
+        self.provide: Callable[[Step, Progress], None] | None = None
+        """Calls the program of a service that a provider runs."""
 
-    def _progress(self, title: str, *, quiet: bool = False) -> Progress:
+    def progress(self, title: str, *, quiet: bool = False) -> Progress:
+        """A display of progress in this command's style."""
         mode = "quiet" if quiet else self.style.mode
         return Progress(title, mode, colour=self.style.colour)
 
@@ -73,25 +81,32 @@ class Up:
             build_output=None if self.style.quiet_build else shown.detail,
         )
         made.build_options = self.build_options
+        made.provide = self.provide
         self.executors.append(made)
         return made
 
     def images(self) -> tuple[Observed, tuple[str, ...]]:
         """Builds and pulls; what is there then, and the plan's warnings."""
-        observed = self._look()
+        observed = self.look()
         plan = plan_images(self.project, observed, self.options)
         if plan.steps:
             titles = {Kind.BUILD: "Building", Kind.PULL: "Pulling"}
             kinds = {step.kind for step in plan.steps}
             title = titles[next(iter(kinds))] if len(kinds) == 1 else "Running"
-            with self._progress(title) as shown:
+            with self.progress(title) as shown:
                 self._executor(shown).run(plan)
             observed = msgspec.structs.replace(observed, images=dict(self.image_ids))
         return observed, plan.warnings
 
     def prepare(self) -> Plan:
-        """Sees to the images; gives back the plan of what is to be done then."""
+        """Sees to the images and asks programs outside; the plan of what is to be done then.
+
+        The project has then what those programs say, and the options that they were asked.
+        """
         observed, warnings = self.images()
+        if outside := self._outside():
+            observed, more = outside.run(observed)
+            warnings += tuple(more)
         plan = plan_up(self.project, observed, self.options)
         for warning in warnings + plan.warnings:
             print(f"warning: {warning}", file=sys.stderr)
@@ -99,14 +114,30 @@ class Up:
 
     def dry_run(self) -> list[str]:
         """What would be done, a line for each step, and nothing is."""
-        observed = self._look()
+        observed = self.look()
+        outside = self._outside()
+        models = outside.would() if outside else []
         steps = list(plan_images(self.project, observed, self.options).steps)
+        count = len(steps)
         steps += plan_up(self.project, observed, self.options).steps
-        return [f"{step.kind}: {step.name} ({step.reason})" for step in steps]
+        lines = [f"{step.kind}: {step.name} ({step.reason})" for step in steps]
+        return [*lines[:count], *models, *lines[count:]]
 
-    def _look(self) -> Observed:
+    def _outside(self) -> Outside | None:
+        """What sees to providers and models, if the project has any."""
+        if not self.project.models and all(one.provider is None for one in self.project):
+            return None
+        from gemel.client.project.outside import Outside
+
+        outside = Outside(self)
+        self.provide = outside.provide
+        return outside
+
+    def look(self) -> Observed:
+        """What is there of the project now."""
         names = targets(self.project, self.options)
         services = [self.project.service(name) for name in names]
+        services = [service for service in services if service.provider is None]
         refs = {self.project.image_of(service) for service in services}
         refs |= {image for service in services for image in further_images(service)}
         observed = look(self.client, self.project.name, refs, self.style.parallel)
@@ -117,7 +148,7 @@ class Up:
         """Does it all. Raises the first problem, after taking back what was made."""
         if not plan.steps and not plan.unchanged:
             return
-        with self._progress("Running") as shown:
+        with self.progress("Running") as shown:
             for container in plan.unchanged:
                 shown.done(f"Container {container.name}", "Running")
             executor = self._executor(shown)
@@ -133,7 +164,7 @@ class Up:
         steps = [step for step in plan.steps if step.kind not in STARTING]
         if not steps:
             return
-        with self._progress("Running") as shown:
+        with self.progress("Running") as shown:
             for container in plan.unchanged:
                 shown.done(f"Container {container.name}", "Running")
             try:
@@ -146,7 +177,7 @@ class Up:
         """Networks and volumes only."""
         kinds = (Kind.CREATE_NETWORK, Kind.CREATE_VOLUME)
         if plan.of(*kinds):
-            with self._progress("Running") as shown:
+            with self.progress("Running") as shown:
                 self._executor(shown).run(plan, only=kinds)
 
     def start(self, plan: Plan, before_start: Callable[[Target], None]) -> None:
@@ -160,7 +191,7 @@ class Up:
                 Target(id=id, name=name, service=service, number=numbers.get(name, 0), tty=tty)
             )
 
-        with self._progress("Running", quiet=True) as shown:
+        with self.progress("Running", quiet=True) as shown:
             executor = self._executor(shown, hook)
             executor.ids.update(ids)
             try:
@@ -189,7 +220,7 @@ class Up:
 
     def take_back(self) -> None:
         """Removes what was made, with progress."""
-        with self._progress("Running") as shown:
+        with self.progress("Running") as shown:
             self._take_back(shown)
 
     def wait_ready(self, timeout: float | None) -> None:
@@ -200,7 +231,7 @@ class Up:
             for target in of_project(self.client, self.project.name, one_offs=False)
             if target.service in names
         ]
-        with self._progress("Running") as shown:
+        with self.progress("Running") as shown:
 
             def work(target: Target) -> None:
                 text = f"Container {target.name}"
@@ -254,16 +285,23 @@ def stop_all(
     *,
     timeout: int | None = None,
     services: Collection[str] = (),
+    providers: Providers | None = None,
 ) -> None:
-    """Stops all containers of a project, those first that others do not need."""
+    """Stops all of a project's, those first that others do not need.
+
+    providers: call the programs that run services of the project, if it has such.
+    """
     members = [t for t in of_project(client, project) if t.running]
+    members += providers.targets() if providers else []
     members = [t for t in members if not services or t.service in services]
     if not members:
         return
     with Progress("Stopping", style.mode, colour=style.colour) as shown:
 
         def work(target: Target) -> None:
-            text = f"Container {target.name}"
+            if not target.id and providers:
+                return providers.stop(target.service, shown)
+            text = target.title
             shown.working(text, "Stopping")
             limit = (60 if timeout is None else timeout) + 120
             try:
@@ -272,7 +310,9 @@ def stop_all(
                 pass
             shown.done(text, "Stopped")
 
-        for problem in run_graph(needs(members, reverse=True), work, style.parallel).values():
+        with providers.talks.guarded() if providers else contextlib.nullcontext():
+            failed = run_graph(needs(members, reverse=True), work, style.parallel)
+        for problem in failed.values():
             raise problem
 
 
