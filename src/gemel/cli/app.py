@@ -171,6 +171,8 @@ class App:
 
 def _may_have_providers(path: str) -> bool:
     """Whether the text of a file names providers, or other files."""
+    if path == "-" or path.startswith("oci://"):
+        return True
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()

@@ -54,12 +54,26 @@ def remote_project(app: App, project: Project, *, yes: bool, piped: bool = True)
     ask = piped or terminal.is_terminal(0)
     included = [one for one in app.artifacts.references if one not in app.files]
     if included and not (ask and _trusts([*app.files, *included])):
-        raise Failed(
-            "operation cancelled by user" if ask else "nobody can be asked about remote includes",
-            resolution="-y (--yes) answers every question with yes",
-        )
+        raise _not_agreed(ask, "remote includes")
+    programs = sorted({str(one.provider.get("type")) for one in project if one.provider})
+    if programs and not (ask and _lets_run(programs)):
+        raise _not_agreed(ask, "the programs that it runs")
     if ask and not _variables(project):
         raise Failed("operation cancelled by user")
+
+
+def _not_agreed(asked: bool, what: str) -> Failed:
+    return Failed(
+        "operation cancelled by user" if asked else f"nobody can be asked about {what}",
+        resolution="-y (--yes) answers every question with yes",
+    )
+
+
+def _lets_run(programs: list[str]) -> bool:
+    output.note("\nWarning: This Compose project has services that programs of this machine run:")
+    for one in programs:
+        output.note(f"  - {one}")
+    return bool(answered("Do you want to run them?", default=False))
 
 
 def _trusts(references: list[str]) -> bool:
