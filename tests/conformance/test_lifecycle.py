@@ -100,7 +100,7 @@ async def test_commands_that_cannot_run(
     if kind is not CommandNotFound or "/" in command:
         return
     spec = await harness.start(harness.spec("sleep", "1000"))
-    for other in ("nothing-like-it", "/etc/passwd"):
+    for other in ("nothing-like-it", "/etc/passwd", "/etc"):
         with pytest.raises((CommandNotFound, CommandNotRunnable), match=f'exec: "{other}"'):
             await harness.exec(spec, other)
 

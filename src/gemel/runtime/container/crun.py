@@ -124,6 +124,10 @@ def logged(log: Path) -> str:
     return ""
 
 
+# what crun says of a command that cannot be run: Debian 12's first, then Debian 13's
+_NOT_RUNNABLE = ("open executable", "exists but it is not executable", "is not a regular file")
+
+
 def refusal(message: str, program: str) -> GemelError:
     """crun's words made into an error, with Docker's words where clients look for them.
 
@@ -140,7 +144,7 @@ def refusal(message: str, program: str) -> GemelError:
             f'{begun}: "{program}": executable file not found in $PATH',
             resolution="the program is not in the image, or not in a folder of PATH",
         )
-    if "open executable" in message:
+    if any(mark in message for mark in (*_NOT_RUNNABLE, f"cannot open `{program}`")):
         return CommandNotRunnable(
             f'{begun}: "{program}": permission denied',
             details=message,
