@@ -369,45 +369,54 @@ void guest_configured(struct relay *r)
     guest_start(r);
 }
 
+static void greeted(struct relay *r, const struct frame *f)
+{
+    if (r->state != BOOTING || r->launch.cloning || f->length < 4 || get_u32(f->payload) != PROTOCOL_VERSION) {
+        broke(r, r->state == BOOTING && !r->launch.cloning ? "another version than ours" : "a second greeting");
+    } else if (r->launch.template) {
+        guest_send(r, 0, H_PREPARE, 0, NULL, 0);
+        guest_send(r, 0, H_PING, 0, NULL, 0); /* answered, nothing of the guest is under way */
+    } else if (r->launch.probe) {
+        snprintf(r->last_words, sizeof r->last_words, "started %d\n", (int)r->vmm);
+        r->state = DONE;
+    } else {
+        guest_up(r);
+    }
+}
+
+/* The guest has what it was configured with, or the time. */
+static void is_ready(struct relay *r)
+{
+    if (r->setting_clock && r->state >= RUNNING) {
+        r->setting_clock = is_late(r);
+        if (r->setting_clock)
+            guest_send_time(r);
+    } else if (r->state != CONFIGURING) {
+        broke(r, "ready without being asked");
+    } else if (!r->times_sent || is_late(r)) {
+        guest_send_time(r);
+    } else {
+        r->configured = true;
+        if (!r->mover)
+            guest_configured(r);
+    }
+}
+
+static void answered(struct relay *r, const struct frame *f)
+{
+    r->asked[f->type] = false;
+    answer(r, f, true);
+}
+
 static void control_frame(struct relay *r, const struct frame *f)
 {
     char text[1024];
     switch (f->type) {
     case G_HELLO:
-        if (r->state != BOOTING || r->launch.cloning || f->length < 4 || get_u32(f->payload) != PROTOCOL_VERSION) {
-            broke(r, r->state == BOOTING && !r->launch.cloning ? "another version than ours" : "a second greeting");
-            return;
-        }
-        if (r->launch.template) {
-            guest_send(r, 0, H_PREPARE, 0, NULL, 0);
-            guest_send(r, 0, H_PING, 0, NULL, 0); /* answered, nothing of the guest is under way */
-            return;
-        }
-        if (r->launch.probe) {
-            snprintf(r->last_words, sizeof r->last_words, "started %d\n", (int)r->vmm);
-            r->state = DONE;
-            return;
-        }
-        guest_up(r);
+        greeted(r, f);
         break;
     case G_READY:
-        if (r->setting_clock && r->state >= RUNNING) {
-            r->setting_clock = is_late(r);
-            if (r->setting_clock)
-                guest_send_time(r);
-            break;
-        }
-        if (r->state != CONFIGURING) {
-            broke(r, "ready without being asked");
-            return;
-        }
-        if (!r->times_sent || is_late(r)) {
-            guest_send_time(r);
-            break;
-        }
-        r->configured = true;
-        if (!r->mover)
-            guest_configured(r);
+        is_ready(r);
         break;
     case G_ERROR:
         clean_text(text, sizeof text, f->payload + (f->length > 0), f->length - (f->length > 0));
@@ -424,29 +433,27 @@ static void control_frame(struct relay *r, const struct frame *f)
             break;
         if (r->state == BOOTING) {
             first_pong(r);
-            break;
-        }
-        if (r->state == REHEARSING) {
+        } else if (r->state == REHEARSING) {
             note_time(r, "the clone has rehearsed");
             standby_ready(r);
-            break;
+        } else {
+            answered(r, f);
         }
-        /* fall through */
-    case G_USAGE:
+        break;
     case G_FROZEN:
-        if (f->type == G_FROZEN && warm_frozen(r, f))
+        if (warm_frozen(r, f))
             break;
-        if (f->type == G_FROZEN)
-            clock_ask(r);
-        r->asked[f->type] = false;
-        answer(r, f, true);
+        clock_ask(r);
+        answered(r, f);
+        break;
+    case G_USAGE:
+        answered(r, f);
         break;
     case G_OFF: /* all is on the disks: what the kernel does to power off nobody needs */
-        if (r->state != STOPPING) {
+        if (r->state == STOPPING)
+            r->state = DONE;
+        else
             broke(r, "an end that was not asked for");
-            return;
-        }
-        r->state = DONE;
         break;
     case G_CLOCK:
         if (!clock_answer(r, f))

@@ -233,9 +233,9 @@ static void take_signals(struct relay *r)
 enum { P_AGENT, P_SIGNALS, P_LISTENER, P_ERRORS, P_READY, P_QMP, P_WATCH, P_JUMPS, P_ORDERS, P_CONSOLE,
        P_CLIENTS };
 
-static void turn(struct relay *r)
+/* What is waited for; of what would send to the guest nothing, while too much waits for it. */
+static void fill(struct relay *r, struct pollfd *p)
 {
-    struct pollfd p[P_CLIENTS + MAX_CLIENTS];
     bool crowded = queue_used(&r->to_guest) > GUEST_CROWDED;
     p[P_AGENT] = (struct pollfd){r->agent, POLLIN, 0};
     if (queue_used(&r->to_guest))
@@ -255,6 +255,12 @@ static void turn(struct relay *r)
             events |= POLLOUT;
         p[P_CLIENTS + i] = (struct pollfd){r->clients[i].fd, events, 0};
     }
+}
+
+static void turn(struct relay *r)
+{
+    struct pollfd p[P_CLIENTS + MAX_CLIENTS];
+    fill(r, p);
     if (poll(p, P_CLIENTS + MAX_CLIENTS, patience(r)) < 0 && errno != EINTR) {
         relay_fail(r, "failed", "poll: %s", strerror(errno));
         return;

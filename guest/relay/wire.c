@@ -118,13 +118,6 @@ bool frame_put(struct queue *q, uint32_t session, uint8_t type, uint8_t flags, c
     return true;
 }
 
-bool put_number(struct queue *q, uint32_t session, uint8_t type, uint32_t number)
-{
-    unsigned char raw[4];
-    put_u32(raw, number);
-    return frame_put(q, session, type, 0, raw, sizeof raw);
-}
-
 int frame_next(const struct queue *q, struct frame *f)
 {
     if (queue_used(q) < FRAME_HEADER)

@@ -51,7 +51,6 @@ int frame_next(const struct queue *q, struct frame *f);
 
 uint32_t get_u32(const unsigned char *p);
 void put_u32(unsigned char *p, uint32_t value);
-bool put_number(struct queue *q, uint32_t session, uint8_t type, uint32_t number);
 
 /* Copies text of others with control characters replaced; out is always ended by a 0. */
 void clean_text(char *out, size_t size, const unsigned char *text, size_t n);

@@ -9,7 +9,6 @@ from typing import Any
 from gemel.client import credentials
 from gemel.client.engine import Client
 from gemel.client.errors import from_answer
-from gemel.errors import Failed
 
 Json = dict[str, Any]
 
@@ -95,14 +94,3 @@ def push_image(client: Client, ref: str, *, quiet: bool = False) -> None:
     ):
         if not quiet:
             lines.show(message)
-
-
-def require_image(client: Client, ref: str) -> Json:
-    """Inspect of an image. Raises Failed with what to do if it is not there."""
-    found = client.exists(f"/images/{ref}/json")
-    if found is None:
-        raise Failed(
-            f"no such image: {ref}",
-            resolution=f"gemel image pull {ref}, or build it",
-        )
-    return dict(found)

@@ -12,6 +12,7 @@ from gemel.engine import doctor, kernels
 from gemel.engine.core import Core
 from gemel.engine.facade import Filters, Json
 from gemel.engine.records import NEVER, now
+from gemel.engine.volumes import shown
 from gemel.host import netstat
 from gemel.host.files import disk_use, folder
 from gemel.image import login
@@ -149,18 +150,7 @@ class System:
             users = sum(
                 1 for c in core.containers.values() if any(m.name == volume.name for m in c.mounts)
             )
-            volumes.append(
-                {
-                    "Name": volume.name,
-                    "Driver": "local",
-                    "Mountpoint": volume.path,
-                    "CreatedAt": volume.created,
-                    "Labels": volume.labels or None,
-                    "Options": volume.options or None,
-                    "Scope": "local",
-                    "UsageData": {"Size": size, "RefCount": users},
-                }
-            )
+            volumes.append(shown(volume) | {"UsageData": {"Size": size, "RefCount": users}})
         containers = [
             inspect.summary(core, one) | await sizes(core, one)
             for one in list(core.containers.values())

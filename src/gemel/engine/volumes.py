@@ -95,6 +95,19 @@ async def fill(core: Core, one: Container) -> None:
         await core.store.put("volume", volume.name, volume)
 
 
+def shown(volume: Volume) -> Json:
+    """A volume as the API shows it."""
+    return {
+        "Name": volume.name,
+        "Driver": "local",
+        "Mountpoint": volume.path,
+        "CreatedAt": volume.created,
+        "Labels": volume.labels or None,
+        "Options": volume.options or None,
+        "Scope": "local",
+    }
+
+
 class Volumes:
     """See facade.Volumes."""
 
@@ -103,17 +116,6 @@ class Volumes:
 
     def _users(self, name: str) -> list[Container]:
         return [c for c in self.core.containers.values() if any(m.name == name for m in c.mounts)]
-
-    def _shown(self, volume: Volume) -> Json:
-        return {
-            "Name": volume.name,
-            "Driver": "local",
-            "Mountpoint": volume.path,
-            "CreatedAt": volume.created,
-            "Labels": volume.labels or None,
-            "Options": volume.options or None,
-            "Scope": "local",
-        }
 
     async def list(self, wanted: Filters) -> Json:
         """GET /volumes."""
@@ -130,12 +132,12 @@ class Volumes:
                 dangling = wanted["dangling"][0].lower() in ("true", "1")
                 if dangling == bool(self._users(volume.name)):
                     continue
-            result.append(self._shown(volume))
+            result.append(shown(volume))
         return {"Volumes": result, "Warnings": None}
 
     async def inspect(self, ref: str) -> Json:
         """GET /volumes/NAME."""
-        return self._shown(self.core.volume(ref))
+        return shown(self.core.volume(ref))
 
     async def create(self, request: VolumeCreate) -> Json:
         """POST /volumes/create. An existing one of the same kind is given back, as in Docker."""
@@ -152,7 +154,7 @@ class Volumes:
         if known is not None:
             if (request.driver_opts or {}) != known.options:
                 raise Conflict(f"volume {name} exists with other options")
-            return self._shown(known)
+            return shown(known)
         made = await make(
             self.core,
             name,
@@ -160,7 +162,7 @@ class Volumes:
             options=request.driver_opts,
             anonymous=not request.name,
         )
-        return self._shown(made)
+        return shown(made)
 
     async def remove(self, ref: str, force: bool) -> None:
         """DELETE /volumes/NAME. Raises Conflict while a container has it."""

@@ -223,10 +223,6 @@ class NetworkManager:
             for path in folder.iterdir():
                 namespaces.release(path)
 
-    async def stop_dns(self) -> None:
-        """Ends the DNS server (no network is left)."""
-        await self._resolver.stop()
-
     # -- networks ------------------------------------------------------------------------
 
     async def create_network(self, info: NetworkInfo) -> None:

@@ -19,8 +19,6 @@ ROWS, BYTES = 10_000, 8 << 20
 BATCH, BATCH_BYTES = 2_000, 512 << 10
 
 TOPICS = frozenset(("services", "map", "calls", "logs"))
-#: Those of them that come in rows.
-IN_ROWS = frozenset(("calls", "logs"))
 
 
 class Rows:

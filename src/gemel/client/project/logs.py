@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gemel.client.engine import Client
 from gemel.client.hijack import Demultiplexer, Output
+from gemel.client.http import Response
 from gemel.client.project.members import Target
 
 #: Compose's colours, in its order.
@@ -106,10 +107,8 @@ class Lines:
             self._pending = b""
 
 
-def read_log(
-    client: Client, target: Target, options: LogOptions, put: Callable[[str, bool], None]
-) -> None:
-    """Calls ``put(line, is_error)`` for each line of one log, until its end."""
+def open_log(client: Client, target: Target, options: LogOptions) -> Response:
+    """One log, whose chunks come as it grows where that is asked for."""
     query = {
         "stdout": True,
         "stderr": True,
@@ -119,12 +118,15 @@ def read_log(
         "tail": options.tail,
         "timestamps": options.timestamps,
     }
-    response = client.call(
-        "GET",
-        f"/containers/{target.id}/logs",
-        query=query,
-        timeout=None if options.follow else 600,
-    )
+    timeout = None if options.follow else 600
+    return client.call("GET", f"/containers/{target.id}/logs", query=query, timeout=timeout)
+
+
+def read_log(
+    client: Client, target: Target, options: LogOptions, put: Callable[[str, bool], None]
+) -> None:
+    """Calls ``put(line, is_error)`` for each line of one log, until its end."""
+    response = open_log(client, target, options)
     out = Lines(lambda line: put(line, False))
     err = Lines(lambda line: put(line, True))
     raw = "raw" in response.headers.get("content-type", "multiplexed")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gemel.client.engine import Client
 from gemel.client.hijack import Demultiplexer, Output
-from gemel.client.project.logs import Lines, LogOptions
+from gemel.client.project.logs import Lines, LogOptions, open_log
 from gemel.client.project.members import Target
 from gemel.errors import NotFound
 
@@ -39,17 +39,7 @@ def merged(client: Client, targets: Sequence[Target], options: LogOptions) -> It
 
 
 def _entries(client: Client, target: Target, place: int, options: LogOptions) -> Iterator[Entry]:
-    query = {
-        "stdout": True,
-        "stderr": True,
-        "follow": options.follow,
-        "since": options.since or None,
-        "until": options.until or None,
-        "tail": options.tail,
-        "timestamps": True,
-    }
-    timeout = None if options.follow else 600
-    response = client.call("GET", f"/containers/{target.id}/logs", query=query, timeout=timeout)
+    response = open_log(client, target, options._replace(timestamps=True))
     found: list[Entry] = []
 
     def put(error: bool) -> Callable[[str], None]:

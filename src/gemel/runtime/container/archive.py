@@ -39,6 +39,15 @@ class Stat(msgspec.Struct, kw_only=True):
     link_target: str = ""
 
 
+def refuse_readonly(spec: InstanceSpec, path: str) -> None:
+    """Raises Conflict where an instance with a read-only root cannot be written to."""
+    if spec.security.readonly_rootfs and not in_volume(spec, path):
+        raise Conflict(
+            "container rootfs is marked read-only",
+            resolution="write into one of its volumes",
+        )
+
+
 def in_volume(spec: InstanceSpec, path: str) -> bool:
     """Whether ``path`` lies in something writable that is mounted over the root."""
     where = PurePosixPath("/" + path.lstrip("/"))

@@ -301,13 +301,10 @@ def _device(node: DeviceNode) -> Json:
     }
 
 
-def mounts(spec: InstanceSpec, host: Host, shm: Path | None = None) -> list[Json]:
-    """All mounts: the system's, then the user's from the shortest path to the longest."""
-    privileged = spec.security.privileged
-    safe = ["nosuid", "noexec", "nodev"]
-    readonly = [] if privileged else ["ro"]
-    system: list[Json] = [
-        _mount("/proc", "proc", "proc", safe),
+def first_mounts() -> list[Json]:
+    """What is mounted first in any root: processes, an empty /dev, terminals."""
+    return [
+        _mount("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
         _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
         _mount(
             "/dev/pts",
@@ -315,6 +312,16 @@ def mounts(spec: InstanceSpec, host: Host, shm: Path | None = None) -> list[Json
             "devpts",
             ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
+    ]
+
+
+def mounts(spec: InstanceSpec, host: Host, shm: Path | None = None) -> list[Json]:
+    """All mounts: the system's, then the user's from the shortest path to the longest."""
+    privileged = spec.security.privileged
+    safe = ["nosuid", "noexec", "nodev"]
+    readonly = [] if privileged else ["ro"]
+    system: list[Json] = [
+        *first_mounts(),
         _mount("/sys", "sysfs", "sysfs", [*safe, *readonly]),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*safe, "relatime", *readonly]),
         _mount("/dev/mqueue", "mqueue", "mqueue", safe),

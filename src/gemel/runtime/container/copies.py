@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from gemel.errors import Conflict
 from gemel.model.instance import InstanceSpec
 from gemel.runtime.base import PathStat
 from gemel.runtime.container import archive, layer
@@ -41,8 +40,7 @@ class Copies(abc.ABC):
         *,
         keep: bool = True,
     ) -> None:
-        if spec.security.readonly_rootfs and not archive.in_volume(spec, path):
-            raise Conflict("container rootfs is marked read-only")
+        archive.refuse_readonly(spec, path)
         async with self._view(spec) as root:
             await archive.write(root, path, tar, keep)
 

@@ -221,14 +221,7 @@ def _namespaces(pid: int | None) -> list[Json]:
 def _mounts(view: Path | None) -> list[Json]:
     safe = ["nosuid", "noexec", "nodev"]
     found = [
-        _mount("/proc", "proc", "proc", safe),
-        _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        _mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        *bundle.first_mounts(),
         _mount("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777"]),
         _mount("/sys", "sysfs", "sysfs", [*safe, "ro"]),
     ]

@@ -30,8 +30,3 @@ def find(name: str) -> Path:
         details="looked in " + ", ".join(str(folder) for folder in folders()),
         resolution="run `make setup` in gemel's source folder, or name its folder in GEMEL_LIBEXEC",
     )
-
-
-def agent_path() -> Path:
-    """The guest's agent. Raises Unavailable if it was not built."""
-    return find("agent")

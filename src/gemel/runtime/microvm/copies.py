@@ -10,11 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO
 
-from gemel.errors import Conflict
 from gemel.model.instance import InstanceSpec
 from gemel.model.paths import Paths
 from gemel.runtime.base import PathStat
-from gemel.runtime.container.archive import in_volume, packed
+from gemel.runtime.container.archive import packed, refuse_readonly
 from gemel.runtime.microvm import archive, layer
 
 
@@ -47,8 +46,7 @@ class Copies(abc.ABC):
         keep: bool = True,
     ) -> None:
         """By a tar inside the guest. Raises Conflict where the instance is read-only."""
-        if spec.security.readonly_rootfs and not in_volume(spec, path):
-            raise Conflict("its root is read-only", resolution="write into one of its volumes")
+        refuse_readonly(spec, path)
         async with self._files(spec, running) as folder:
             await archive.write(folder, path, tar)
 

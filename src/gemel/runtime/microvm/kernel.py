@@ -11,8 +11,9 @@ import gzip
 import lzma
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from gemel.errors import Failed, Unavailable
 from gemel.host import files
@@ -25,6 +26,7 @@ META_PACKAGE = "linux-image-cloud-amd64"
 DOWNLOAD_TIMEOUT = 600.0
 
 Progress = Callable[[str], None]
+_Found = TypeVar("_Found")
 
 
 async def ensure_kernel(paths: Paths, progress: Progress) -> Kernel:
@@ -52,11 +54,7 @@ async def fetch(paths: Paths, progress: Progress) -> Kernel:
 
 async def _candidate(progress: Progress) -> tuple[str, str]:
     """Name and version of the package behind the meta package."""
-    found = await _look_up()
-    if found is None:
-        progress("asking apt for its newest lists")
-        await update_lists()
-        found = await _look_up()
+    found = await known_to_apt(_look_up, progress)
     if found is None:
         raise Unavailable(
             f"apt knows no package {META_PACKAGE}",
@@ -65,9 +63,17 @@ async def _candidate(progress: Progress) -> tuple[str, str]:
     return found
 
 
-async def update_lists() -> None:
-    """Has apt read its sources again; what it knows already stays if that fails."""
-    await run(["apt-get", "update", "-q"], timeout=DOWNLOAD_TIMEOUT, check=False)
+async def known_to_apt(
+    look_up: Callable[[], Awaitable[_Found | None]], progress: Progress
+) -> _Found | None:
+    """What is found, if need be after apt has read its sources again."""
+    found = await look_up()
+    if found is None:
+        progress("asking apt for its newest lists")
+        # what it knows already stays if that fails
+        await run(["apt-get", "update", "-q"], timeout=DOWNLOAD_TIMEOUT, check=False)
+        found = await look_up()
+    return found
 
 
 async def _look_up() -> tuple[str, str] | None:

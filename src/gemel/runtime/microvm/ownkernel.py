@@ -26,7 +26,7 @@ from gemel.host import files, lock
 from gemel.host.run import find, lines, run
 from gemel.model.paths import Paths
 from gemel.runtime.microvm import bzimage, kernels
-from gemel.runtime.microvm.kernel import Progress, download, update_lists
+from gemel.runtime.microvm.kernel import Progress, download, known_to_apt
 from gemel.runtime.microvm.kernels import Kernel
 
 #: program, the Debian package that brings it
@@ -127,11 +127,7 @@ def check_tools(there: Callable[[str], str | None] = find, header: Path = HEADER
 
 async def candidate(progress: Progress) -> Source:
     """The newest kernel source that apt knows. Raises Unavailable."""
-    found = await _look_up()
-    if found is None:
-        progress("asking apt for its newest lists")
-        await update_lists()
-        found = await _look_up()
+    found = await known_to_apt(_look_up, progress)
     if found is None:
         raise Unavailable(
             "apt knows no package linux-source-VERSION",

@@ -25,7 +25,7 @@ from gemel.errors import GemelError
 from gemel.host import cgroups, files, memfile, sparse
 from gemel.host.pipes import Descriptor
 from gemel.model.paths import Paths
-from gemel.runtime.microvm import disks, idle, rehearsal, relay
+from gemel.runtime.microvm import disks, rehearsal, relay
 from gemel.runtime.microvm.machine import (
     MIB,
     Job,
@@ -35,6 +35,7 @@ from gemel.runtime.microvm.machine import (
     relay_records,
 )
 from gemel.runtime.microvm.protocol import Record, encode_records
+from gemel.runtime.microvm.spares import Spares
 from gemel.runtime.microvm.templates import RETRY, Kind, Templates
 from gemel.runtime.microvm.tools import Tools
 
@@ -195,6 +196,7 @@ class Standbys:
         self._paths = paths
         self._limits = limits
         self._templates = templates
+        self._spares = Spares(paths, "standby")
         self._busy = busy
         self._ready: dict[Kind, Standby] = {}
         self._wanted: dict[Kind, tuple[Tools, Machine]] = {}
@@ -213,17 +215,9 @@ class Standbys:
             return "no micro VM stands by now; after one was started there will be one"
         return f"{now} {'stands' if now == 1 else 'stand'} by for the next of the same kind"
 
-    def _folder(self) -> Path:
-        return self._paths.run / "standby"
-
-    def _group(self, name: str) -> str:
-        return f"{self._paths.cgroup}/standby-{name}"
-
     async def sweep(self) -> None:
         """Ends what an earlier engine had."""
-        with contextlib.suppress(FileNotFoundError):
-            for folder in self._folder().iterdir():
-                await self._clear(folder)
+        await self._spares.sweep()
 
     async def close(self) -> None:
         """Ends them all."""
@@ -269,7 +263,7 @@ class Standbys:
             self.drop(kind)
 
     def _clear_later(self, folder: Path) -> None:
-        task = asyncio.create_task(self._clear(folder))
+        task = asyncio.create_task(self._spares.clear(folder))
         self._clearing.add(task)
         task.add_done_callback(self._clearing.discard)
 
@@ -315,16 +309,15 @@ class Standbys:
 
     async def _make(self, kind: Kind, tools: Tools, machine: Machine) -> Standby | None:
         """None: there is no template to clone. Raises Gone, GemelError, OSError."""
-        name = secrets.token_hex(4)
-        folder = self._folder() / name
+        folder = self._spares.folder()
         began = time.monotonic()
         try:
             async with self._templates.borrow(tools, machine, kind) as (guest, _):
                 if guest is None:
                     return None
                 bare = await self._machine(machine, folder)
-                group = await asyncio.to_thread(cgroups.make, self._group(name))
-                await asyncio.to_thread(cgroups.defer, self._group(name))
+                group = await asyncio.to_thread(cgroups.make, self._spares.group(folder))
+                await asyncio.to_thread(cgroups.defer, self._spares.group(folder))
                 job = Job(
                     folder=folder,
                     log=folder / "log",
@@ -337,7 +330,7 @@ class Standbys:
                 )
                 made = await self._launch(tools.relay, bare, job)
         except BaseException:
-            await asyncio.shield(self._clear(folder))
+            await asyncio.shield(self._spares.clear(folder))
             raise
         log.info("a micro VM stands by after %.1f s", time.monotonic() - began)
         return made
@@ -375,9 +368,3 @@ class Standbys:
             made.close()
             raise
         return made
-
-    async def _clear(self, folder: Path) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(relay.END_TIMEOUT):
-                await relay.ended(folder)
-        await asyncio.to_thread(idle.clear, folder, self._group(folder.name))

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,8 +21,9 @@ import msgspec
 from gemel.errors import GemelError
 from gemel.host import cgroups, files, memfile
 from gemel.model.paths import Paths
-from gemel.runtime.microvm import disks, idle, relay
+from gemel.runtime.microvm import disks, relay
 from gemel.runtime.microvm.machine import MIB, Disk, Guest, Job, Limits, Machine, Nic
+from gemel.runtime.microvm.spares import Spares
 from gemel.runtime.microvm.tools import Tools
 
 log = logging.getLogger("gemel.microvm")
@@ -95,23 +95,15 @@ class Templates:
     """Makes, keeps and forgets them."""
 
     def __init__(self, paths: Paths, limits: Limits) -> None:
-        self._paths = paths
         self._limits = limits
+        self._spares = Spares(paths, "templates")
         self._ready: dict[Kind, Template] = {}
         self._making: dict[Kind, asyncio.Task[Template]] = {}
         self._failed: dict[Kind, tuple[float, str]] = {}
 
-    def _folder(self) -> Path:
-        return self._paths.run / "templates"
-
-    def _group(self, name: str) -> str:
-        return f"{self._paths.cgroup}/template-{name}"
-
     async def sweep(self) -> None:
         """Ends what an earlier engine was making when it was killed."""
-        with contextlib.suppress(FileNotFoundError):
-            for folder in self._folder().iterdir():
-                await self._clear(folder)
+        await self._spares.sweep()
 
     async def close(self) -> None:
         """Gives up what is being made, forgets all."""
@@ -213,14 +205,13 @@ class Templates:
 
     async def _make(self, tools: Tools, machine: Machine, kind: Kind) -> Template:
         """Boots a guest with empty disks and saves it. Raises GemelError, OSError."""
-        name = secrets.token_hex(4)
-        folder = files.folder(self._folder() / name)
+        folder = files.folder(self._spares.folder())
         guest: Guest | None = None
         began = time.monotonic()
         try:
             guest = _empty_guest(machine.memory)
             bare = _template_machine(machine, folder)
-            group = await asyncio.to_thread(cgroups.make, self._group(name))
+            group = await asyncio.to_thread(cgroups.make, self._spares.group(folder))
             job = Job(
                 folder=folder,
                 log=folder / "log",
@@ -240,7 +231,7 @@ class Templates:
                 Template(guest).close()
             raise
         finally:
-            await asyncio.shield(self._clear(folder))
+            await asyncio.shield(self._spares.clear(folder))
         made = Template(guest)
         log.info(
             "a template of %d MiB (%d MiB of memory, %d networks) was made in %.1f s",
@@ -250,12 +241,6 @@ class Templates:
             time.monotonic() - began,
         )
         return made
-
-    async def _clear(self, folder: Path) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(relay.END_TIMEOUT):
-                await relay.ended(folder)
-        await asyncio.to_thread(idle.clear, folder, self._group(folder.name))
 
 
 def _empty_guest(memory: int) -> Guest:
