@@ -270,6 +270,8 @@ def test_what_is_no_compose_project_is_refused_with_words(user: User, tmp_path: 
     said = user.gemel("-f", "oci://127.0.0.1:1/x", "ps", cwd=tmp_path, status=1).stderr
     assert "cannot reach the registry 127.0.0.1:1" in said and "check the network" in said
     assert "bootstrap" not in said
+    status, told = user.engine.call("POST", "/gemel/artifacts/x/y", {"Manifest": "?", "Blobs": []})
+    assert status == 400 and "not base64" in told["message"]
     said = user.gemel("-f", "oci://UPPER", "config", cwd=tmp_path, status=1).stderr
     assert "must be lowercase" in said
     user.gemel("image", "rm", image, cwd=tmp_path)

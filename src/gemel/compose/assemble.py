@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gemel.compose import dotenv, paths, yamlread
 from gemel.compose.broken import Broken, Scope
 from gemel.compose.canonical import canonical
-from gemel.compose.files import Reader, Remote, no_remote
+from gemel.compose.files import Fetching, Reader
 from gemel.compose.interpolate import Variables, interpolate
 from gemel.compose.merge import Mismatch, merge, reset, unique
 from gemel.compose.problems import Path, Place, Problems, nearest
@@ -74,7 +74,7 @@ class Assembler:
     """
 
     def __init__(
-        self, reader: Reader, problems: Problems, shown_from: str, remote: Remote = no_remote
+        self, reader: Reader, problems: Problems, shown_from: str, remote: Fetching
     ) -> None:
         self.reader = reader
         self.remote = remote
@@ -113,6 +113,8 @@ class Assembler:
         """A file's name in messages: short where that is clear."""
         if path == "-":
             return "(standard input)"
+        if far := self.remote.shown(path):
+            return far
         near = os.path.relpath(path, self._shown_from)
         return near if not near.startswith("../..") else path
 

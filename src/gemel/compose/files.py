@@ -23,6 +23,25 @@ class Remote(Protocol):
     def __call__(self, reference: str, /) -> str: ...
 
 
+class Fetching:
+    """A ``Remote`` that remembers what it has fetched, for messages."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._references: dict[str, str] = {}
+
+    def __call__(self, reference: str, /) -> str:
+        path = self._remote(reference)
+        self._references.setdefault(os.path.dirname(path), reference)
+        return path
+
+    def shown(self, path: str) -> str:
+        """A file of an artifact by the artifact's name; "" for any other."""
+        folder, name = os.path.split(path)
+        found = self._references.get(folder)
+        return f"{found}/{name}" if found else ""
+
+
 class Reader(Protocol):
     """Reads text files. Paths are absolute, or ``-`` for standard input."""
 

@@ -11,7 +11,7 @@ import msgspec
 from gemel.compose import discover, dotenv, yamlread
 from gemel.compose.assemble import Assembler, Origins
 from gemel.compose.consistency import Consistency, required
-from gemel.compose.files import DiskReader, Reader, Remote, no_remote
+from gemel.compose.files import DiskReader, Fetching, Reader, Remote, no_remote
 from gemel.compose.interpolate import BadTemplate, Variables, substitute
 from gemel.compose.normalize import normalize, project_name
 from gemel.compose.problems import Path, Problems, WrongFiles
@@ -64,11 +64,9 @@ def load(
 
 
 class _Loader:
-    def __init__(
-        self, reader: Reader, cwd: str, env: Mapping[str, str], remote: Remote = no_remote
-    ) -> None:
+    def __init__(self, reader: Reader, cwd: str, env: Mapping[str, str], remote: Remote) -> None:
         self.reader = reader
-        self.remote = remote
+        self.remote = Fetching(remote)
         self.cwd = os.path.abspath(cwd)
         self.process = dict(env)
         self.environment = {"PWD": self.cwd, **env}

@@ -249,5 +249,10 @@ def test_where_files_of_a_registry_stand() -> None:
         sources = {mount["source"] for mount in project.service("a").config["volumes"]}
         assert sources == {f"{CACHE}/l", f"{CACHE}/r"}
     assert loaded("oci://r/a", project_dir="/else").name == "else"
+    wrong = Files({f"{CACHE}/compose.yaml": "services: {a: {imgae: x, env_file: none.env}}\n"})
+    with pytest.raises(InvalidInput, match=r"oci://r/a/compose\.yaml:1:16: .*imgae"):
+        load(
+            ("oci://r/a",), cwd=ROOT, env={}, reader=wrong, remote=lambda _: f"{CACHE}/compose.yaml"
+        )
     with pytest.raises(Unsupported, match="not read from an address here: oci://r/a"):
         load(("oci://r/a",), cwd=ROOT, env={}, reader=files, remote=no_remote)
