@@ -47,6 +47,11 @@ class Talks:
         self._lock = threading.Lock()
         self._over = False
 
+    @property
+    def over(self) -> bool:
+        """Whether they were given up."""
+        return self._over
+
     def run(
         self,
         argv: Sequence[str],

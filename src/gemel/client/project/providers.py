@@ -100,7 +100,8 @@ class Providers:
                     ended.errors,
                 )
         except GemelError as problem:
-            shown.failed(text, provider.shown(problem.brief))
+            if not self.talks.over:  # else this process is about to end
+                shown.failed(text, provider.shown(problem.brief))
             raise self._placed(service, problem) from problem
         shown.done(text, done)
         return hearing.variables
