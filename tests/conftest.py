@@ -17,15 +17,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from gemel.host import mountns, mounts
 from tests import engine, leaks
 from tests.engine import STARTED
 
 # The same examples every time; GEMEL_FUZZ=1 takes others at each run, to look for new ones.
+# How long the machine takes over them is not what is tested.
 settings.register_profile(
-    "gemel", deadline=None, max_examples=60, derandomize="GEMEL_FUZZ" not in os.environ
+    "gemel",
+    deadline=None,
+    max_examples=60,
+    derandomize="GEMEL_FUZZ" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("gemel")
 
