@@ -199,8 +199,11 @@ class EngineProcess:
         try:
             if self.process is None or self.process.poll() is not None:
                 self.start()
-            for one in self.ok("GET", "/containers/json?all=1"):
-                self.call("DELETE", f"/containers/{one['Id']}?force=1&v=1")
+            end = time.monotonic() + 60
+            # again, should one be about to go by itself
+            while (left := self.ok("GET", "/containers/json?all=1")) and time.monotonic() < end:
+                for one in left:
+                    self.call("DELETE", f"/containers/{one['Id']}?force=1&v=1")
             for network in self.ok("GET", "/networks"):
                 if network["Name"] not in ("bridge", "host", "none"):
                     self.call("DELETE", f"/networks/{network['Id']}")
@@ -218,7 +221,18 @@ class EngineProcess:
             self.process = None
         if (self.paths.kernels).is_symlink():
             self.paths.kernels.unlink()
-        shutil.rmtree(self.base)
+        self._remove()
+
+    def _remove(self) -> None:
+        """Removes the folders; what ends after the engine may still take a file of its own away."""
+        end = time.monotonic() + 30
+        while self.base.exists():
+            try:
+                shutil.rmtree(self.base)
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
 
     def wait_for(self, what: str, timeout: float = 120, **labels: str) -> None:
         """Waits until a container has the state (``running``, ``healthy``, ``exited``)."""
