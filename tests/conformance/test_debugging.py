@@ -73,6 +73,7 @@ async def test_beside_a_running_one(harness: Harness, toolbox: Toolbox) -> None:
             spec,
             toolbox,
             """
+            until grep -q ^/bin/busybox /proc/1/cmdline; do sleep 0.1; done
             tr '\\0' ' ' < /proc/1/cmdline; echo; hostname; id -u
             test -e /etc/toolbox && test ! -e /service/etc/toolbox && echo own root
             test ! -e /service/bin/sh && echo its root

@@ -229,9 +229,9 @@ async def test_exec_terminal(harness: Harness) -> None:
     await session.resize(45, 150)
     await session.write(b"stty size\n")
     await read_until(session, b"45 150")
-    await session.write(b"sleep 500\n")
-    await read_until(session, b"sleep 500")
-    await asyncio.sleep(0.3)  # the shell must have handed the terminal to sleep by then
+    # what tells that it runs is itself the program in the foreground, which ^C is for
+    await session.write(b"sh -c \"echo be''gun; exec sleep 500\"\n")
+    await read_until(session, b"begun")
     await session.write(b"\x03")
     await session.write(b"echo status $?\n")
     await read_until(session, b"status 130")

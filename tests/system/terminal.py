@@ -69,7 +69,7 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while self._read(0.1) and self.process.poll() is None:
             assert time.monotonic() < deadline, f"still running: {self.output[-2000:]!r}"
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     def close(self) -> None:
         """Ends it if it still runs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ RUN --mount=type=secret,id=tok sha256sum < /run/secrets/tok > /sum; df -k /dev/s
 RUN --mount=type=ssh test -S "$SSH_AUTH_SOCK" && touch /agent || true
 CMD ["cat", "/file", "/sum", "/shm"]
 """
+#: For how long a step sleeps that is killed: a number that no other run's step has.
+SECONDS = f"4321{os.getpid()}"
 COMPOSE = f"""\
 services:
   app:
@@ -135,7 +138,8 @@ def test_a_killed_engine_leaves_nothing_of_a_build(
     fresh_engine: EngineProcess, folder: Path
 ) -> None:
     (folder / "app/Dockerfile").write_text(
-        f"FROM {IMAGE}\nRUN --mount=type=secret,id=tok cat /run/secrets/tok | wc -c; sleep 4321\n"
+        f"FROM {IMAGE}\n"
+        f"RUN --mount=type=secret,id=tok cat /run/secrets/tok | wc -c; sleep {SECONDS}\n"
     )
     command = [sys.executable, "-m", "gemel", "build", "--secret", f"id=tok,src={folder}/tok"]
     client = subprocess.Popen(
@@ -168,6 +172,6 @@ def sleeping() -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if b"sleep\x004321" in path.read_bytes():
+            if f"sleep\0{SECONDS}".encode() in path.read_bytes():
                 found.append(str(path))
     return found

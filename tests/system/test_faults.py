@@ -43,7 +43,7 @@ def answers(engine: EngineProcess) -> bool:
 
 
 def until_it_answers(engine: EngineProcess) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
     while not answers(engine):
         assert time.monotonic() < deadline, "no answer"
 
@@ -61,7 +61,7 @@ def test_a_fault_holds_ends_and_is_gone_with_the_engine(fresh_engine: EngineProc
     until_it_answers(engine)
     engine.gemel("fault", "add", "web", "asker", "--loss", "100%", "--for", "4s")
     until_it_answers(engine)  # it ends by itself
-    assert engine.ok("GET", "/gemel/faults") == []
+    engine.settle(lambda: engine.ok("GET", "/gemel/faults") == [], "it is still told")
     engine.gemel("fault", "add", "asker", "web", "--down")
     engine.kill_hard()
     engine.start()
@@ -88,7 +88,7 @@ def patient(engine: EngineProcess) -> str:
 
 def met(engine: EngineProcess) -> list[tuple[int | None, list[dict[str, Any]]]]:
     """Status and faults of the calls that are recorded, oldest first, once there are some."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         lines = engine.gemel("traffic", "--all", "--to", "web", "--format", "json").stdout
         calls = [json.loads(line) for line in lines.splitlines()]
@@ -99,17 +99,27 @@ def met(engine: EngineProcess) -> list[tuple[int | None, list[dict[str, Any]]]]:
 
 
 def marked(engine: EngineProcess, words: str) -> None:
-    """The newest call and trace that met a fault tell it."""
-    found = [faults for _, faults in met(engine) if faults]
-    assert found[-1][-1]["Fault"] == words
-    table = engine.gemel("traffic", "--all", "--to", "web").stdout
-    row = [line for line in table.splitlines() if f"⚡ {words}" in line][-1]
-    assert row.endswith(words if found[-1][-1]["Sure"] else f"{words} ~")
-    whole = engine.gemel("traffic", "show", row.split()[0]).stdout
-    assert f"⚡ fault {found[-1][-1]['Id']}: {words}" in whole
-    deadline = time.monotonic() + 20
-    while not any(f"⚡ fault {found[-1][-1]['Id']}: {words}" in one for one in drawn(engine)):
-        assert time.monotonic() < deadline, list(drawn(engine))
+    """The newest call and trace that met a fault tell it; they are seen a moment later."""
+    told: Any = None
+
+    def holds() -> bool:
+        nonlocal told
+        found = [faults for _, faults in met(engine) if faults]
+        table = engine.gemel("traffic", "--all", "--to", "web").stdout
+        rows = [line for line in table.splitlines() if f"⚡ {words}" in line]
+        told = found, table
+        if found[-1][-1]["Fault"] != words or not rows:
+            return False
+        if not rows[-1].endswith(words if found[-1][-1]["Sure"] else f"{words} ~"):
+            return False
+        mark = f"⚡ fault {found[-1][-1]['Id']}: {words}"
+        whole = engine.gemel("traffic", "show", rows[-1].split()[0]).stdout
+        told = mark, whole
+        return mark in whole and any(mark in one for one in drawn(engine))
+
+    deadline = time.monotonic() + 90
+    while not holds():
+        assert time.monotonic() < deadline, told
         time.sleep(0.3)
 
 
@@ -148,7 +158,7 @@ def test_delays_and_http_faults(engine: EngineProcess, runtime: str) -> None:
         marked(engine, "body 3s late")
         engine.gemel("fault", "clear")
         assert fetch(engine)[1].endswith("hi")
-        assert met(engine)[-1] == (200, [])
+        engine.settle(lambda: met(engine)[-1] == (200, []), "the last call met no fault")
     finally:
         engine.ok("DELETE", "/gemel/traffic")
         engine.call("DELETE", "/gemel/faults")
@@ -310,7 +320,7 @@ def test_metrics(engine: EngineProcess) -> None:
     run(engine, "web", "sh", "-c", WEB)
     run(engine, "asker", "sleep", "1000")
     until_it_answers(engine)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     edge = 'source="asker",target="web",protocol="http",code="200"'
     while edge not in (text := engine.gemel("metrics").stdout):
         assert time.monotonic() < deadline, text

@@ -36,7 +36,7 @@ BACKOFF_MAX = 60.0
 STEADY = 10.0
 """Seconds after which a start counts as good and the backoff begins anew."""
 LOST = "nothing is left of its run: the machine was restarted, or the engine killed at its end"
-KILL_WAIT = 20.0
+KILL_WAIT = 40.0
 """Seconds in which a killed instance must be gone."""
 REMOVE_TRIES = 5
 """How often what is to be removed is ended: somebody may start it again."""

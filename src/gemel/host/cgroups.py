@@ -100,7 +100,7 @@ def processes(name: str, root: Path = ROOT) -> list[int]:
     return []
 
 
-def empty(name: str, *, timeout: float = 5.0, root: Path = ROOT) -> None:
+def empty(name: str, *, timeout: float = 20.0, root: Path = ROOT) -> None:
     """Kills all processes in the group and waits until they are gone. Blocks. Raises Failed."""
     end = time.monotonic() + timeout
     while pids := processes(name, root):
@@ -112,13 +112,13 @@ def empty(name: str, *, timeout: float = 5.0, root: Path = ROOT) -> None:
         time.sleep(_POLL)
 
 
-def remove(name: str, *, timeout: float = 5.0, root: Path = ROOT) -> None:
+def remove(name: str, *, timeout: float = 20.0, root: Path = ROOT) -> None:
     """Removes the empty group, and its parent if that is empty too. Blocks. Raises Failed."""
     for folder in folders(name, root):
         remove_folder(folder, root, timeout=timeout)
 
 
-def remove_folder(folder: Path, root: Path = ROOT, *, timeout: float = 5.0) -> None:
+def remove_folder(folder: Path, root: Path = ROOT, *, timeout: float = 20.0) -> None:
     """Removes an empty group's folder in one hierarchy, as ``remove`` does."""
     end = time.monotonic() + timeout
     while True:

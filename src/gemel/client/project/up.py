@@ -321,6 +321,6 @@ def kill_all(client: Client, project: str) -> None:
     members = [t for t in of_project(client, project) if t.running]
 
     def work(target: Target) -> None:
-        client.call("POST", f"/containers/{target.id}/kill", timeout=30).read()
+        client.call("POST", f"/containers/{target.id}/kill", timeout=90).read()
 
     each(members, work)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import time
 from pathlib import Path
 
 from gemel.model.instance import Usage
@@ -12,6 +14,9 @@ _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 #: Values of this size mean "no limit" (v1 has the highest page, v2 the word max).
 _UNLIMITED = 1 << 62
+
+#: Seconds in which the kernel lets go of a group's last process.
+_LET_GO = 10.0
 
 _STAND_IN = Path("/sys/fs/cgroup/unified")
 
@@ -52,13 +57,17 @@ class Cgroups:
         return [base / group.lstrip("/") for base in bases if base]
 
     def remove(self, group: str) -> None:
-        """Removes the (empty) folders of a group, those inside it first; what is in use stays."""
+        """Removes the (empty) folders of a group, those inside it first; what is in use stays.
+
+        Blocks: the kernel takes a moment to let go of the last process.
+        """
+        end = time.monotonic() + _LET_GO
         for folder in self.folders(group):
             for path, _, names in os.walk(folder, topdown=False):
                 with contextlib.suppress(OSError):
                     if "unified" in folder.parts and "cgroup.procs" in names and not self.v2:
                         os.unlink(os.path.join(path, "cgroup.procs"))  # a plain file of crun's
-                    os.rmdir(path)
+                    _rmdir(path, end)
         self.remove_empty(group)
 
     def remove_empty(self, group: str) -> None:
@@ -144,6 +153,17 @@ class Cgroups:
             write_bytes=written,
             true_memory=used,
         )
+
+
+def _rmdir(path: str, end: float) -> None:
+    """Removes a group in which nothing runs any more, until then. Raises OSError."""
+    while True:
+        try:
+            return os.rmdir(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 def _read(path: Path) -> str:
