@@ -56,6 +56,8 @@ def files_with(root: Path, wanted: bytes) -> list[Path]:
         if path.is_symlink() or not path.is_file():
             continue
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            if not path.stat().st_size:  # a pinned namespace, among others
+                continue
             data = path.read_bytes()
             if data[:2] == b"\x1f\x8b":
                 data += gzip.decompress(data)

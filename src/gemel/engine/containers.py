@@ -260,7 +260,10 @@ class Containers:
             if until and parse_stamp(one.created) >= until:
                 continue
             written = (await sizes(self.core, one))["SizeRw"]
-            await self.lifecycle.remove(one, force=False, volumes=False)
+            try:
+                await self.lifecycle.remove(one, force=False, volumes=False)
+            except Conflict:  # somebody has started it meanwhile
+                continue
             freed += written
             deleted.append(one.id)
         return {"ContainersDeleted": deleted or None, "SpaceReclaimed": freed}
@@ -349,7 +352,7 @@ class Containers:
     async def _ends(self, one: Container) -> bool:
         """Whether an instance that could not be paused has ended meanwhile, or is about to."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(15):
                 await (await self.waiter(one.id))
         return not one.state.running
 

@@ -33,6 +33,7 @@ def policy(name: str, most: int = 0) -> HostConfig:
 @pytest.fixture
 async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeEngine]:
     monkeypatch.setattr(lifecycle, "BACKOFF", 0.001)
+    monkeypatch.setattr(lifecycle, "STEADY", 3600.0)  # nothing here runs for so long
     world = World()
     made = FakeEngine(Paths(tmp_path / "root", tmp_path / "run"), world)
     await made.open()
