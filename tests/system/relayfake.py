@@ -30,7 +30,7 @@ from tests.conformance.conftest import image as image
 
 ROOT = Path(__file__).parents[2]
 USER = 0x70000000
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 
 @pytest.fixture(scope="session")

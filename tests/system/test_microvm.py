@@ -25,7 +25,7 @@ from tests.conformance.conftest import image as image
 
 pytestmark = pytest.mark.root
 
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ services:
 
 def newest(engine: EngineProcess, name: str) -> Any:
     """The newest report of a container, once it is there."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for one in engine.ok("GET", "/gemel/reports"):
             if one["Name"] == name:

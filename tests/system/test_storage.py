@@ -143,7 +143,7 @@ def test_a_volume_of_a_container_and_a_micro_vm_at_once(fresh_engine: EngineProc
         for text in ("one", "two"):
             path = f"/data/{writer}"
             engine.gemel("exec", writer, "sh", "-c", f"echo {writer} {text} > {path}")
-            end = time.monotonic() + 60
+            end = time.monotonic() + 120
             while engine.gemel("exec", reader, "cat", path).stdout != f"{writer} {text}\n":
                 assert time.monotonic() < end, "it is not seen"
 

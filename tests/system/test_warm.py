@@ -76,7 +76,7 @@ def runtime(vm: Harness) -> MicroVmRuntime:
 
 
 async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not what():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -84,7 +84,7 @@ async def until(what: Callable[[], bool]) -> None:
 async def snapshot(vm: Harness, spec: InstanceSpec) -> None:
     """Has one taken of the instance."""
     warm = runtime(vm).boots.warm
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(180):
         while True:
             vm.runtime.healthy(spec.id)
             await until(lambda: not warm._making)
@@ -107,7 +107,7 @@ async def test_each_warm_replica_is_its_own_machine(
         address = spec.network.interfaces[0].address.partition("/")[0]
         reader, writer = await asyncio.open_connection(address, 80)
         writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             answer = await reader.read()
         writer.close()
         return answer.partition(b"\r\n\r\n")[2]
@@ -115,7 +115,7 @@ async def test_each_warm_replica_is_its_own_machine(
     first = await start(0)
     assert runtime(vm).boot(first.id)[0] == "cloned"
     await vm.expect(first, b"serving")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while (await vm.exec(first, "sh", "-c", "netstat -ltn | grep :80")).status:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     seed = await fetch(first, "/seed")
