@@ -243,11 +243,16 @@ async def test_what_the_guest_frees_the_host_gets_back(vm: Harness, snapshot: st
     await vm.exec(
         spec, "sh", "-c", "dd if=/dev/zero of=/dev/shm/small bs=1M count=1; rm /dev/shm/*"
     )
-    before = proportional(vm, spec)
-    await vm.exec(spec, "dd", "if=/dev/zero", "of=/dev/shm/large", "bs=1M", "count=60")
-    full = proportional(vm, spec)
-    assert full - before > 40
-    await vm.exec(spec, "rm", "/dev/shm/large")
+    fill = ("dd", "if=/dev/zero", "of=/dev/shm/large", "bs=1M", "count=60")
+    async with asyncio.timeout(180):
+        while True:
+            before = proportional(vm, spec)
+            await vm.exec(spec, *fill)
+            full = proportional(vm, spec)
+            await vm.exec(spec, "rm", "/dev/shm/large")
+            if full - before > 40:
+                break
+            await asyncio.sleep(2)  # what its boot has freed was used, and not given back yet
     deadline = asyncio.get_running_loop().time() + 180
     while (now := proportional(vm, spec)) > full - 35:
         assert asyncio.get_running_loop().time() < deadline, (before, full, now)

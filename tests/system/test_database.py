@@ -16,7 +16,7 @@ from tests.engine import EngineProcess
 
 pytestmark = pytest.mark.root
 
-DEADLINE = 180.0
+DEADLINE = 300.0
 #: Rows that must have been committed before the VMM is killed.
 ROWS = 40
 PSQL = ("psql", "-h", "/tmp", "-U", "shop", "-d", "shop", "-qtA")
@@ -91,6 +91,7 @@ def written_until_killed(engine: EngineProcess) -> int:
     return last
 
 
+@pytest.mark.timeout(900)
 def test_no_committed_row_is_lost(engine: EngineProcess) -> None:
     request = {
         "Image": "shop/db",
@@ -101,7 +102,7 @@ def test_no_committed_row_is_lost(engine: EngineProcess) -> None:
     engine.ok("POST", "/containers/db/start")
     sql(engine, "CREATE TABLE rows (id bigint)")
     last = written_until_killed(engine)
-    assert engine.ok("POST", "/containers/db/wait", timeout=60)["StatusCode"] == 137
+    assert engine.ok("POST", "/containers/db/wait", timeout=120)["StatusCode"] == 137
     engine.ok("POST", "/containers/db/start")
     rows = [int(row) for row in sql(engine, "SELECT id FROM rows ORDER BY id")]
     # some may have been committed whose answers were lost with the VM
