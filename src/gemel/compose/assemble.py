@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gemel.compose import dotenv, paths, yamlread
-from gemel.compose.broken import Broken, Scope
+from gemel.compose.broken import Broken, Scope, original
 from gemel.compose.canonical import canonical
-from gemel.compose.files import Fetching, Reader
+from gemel.compose.files import Fetching, NotText, Reader
 from gemel.compose.interpolate import Variables, interpolate
 from gemel.compose.merge import Mismatch, merge, reset, unique
 from gemel.compose.problems import Path, Place, Problems, nearest
@@ -17,7 +17,7 @@ from gemel.compose.schema import BASE, COMPOSE, Rule
 from gemel.compose.tables import copied
 from gemel.compose.validate import validate
 from gemel.compose.yamlread import Document
-from gemel.errors import GemelError, InvalidInput
+from gemel.errors import GemelError, InvalidInput, NotFound
 
 Json = dict[str, Any]
 KINDS = ("services", "volumes", "networks", "secrets", "configs", "models")
@@ -29,28 +29,47 @@ class Origins:
 
     def __init__(self) -> None:
         self.documents: list[Document] = []
+        self.bases: dict[str, tuple[Document, str]] = {}
+        """What services extend, and where that is."""
+
+    def _spots(self, path: Path) -> Iterator[tuple[Document, Path]]:
+        """Where ``path`` may stand, the latest file first, then what a service extends."""
+        for document in reversed(self.documents):
+            yield document, original(path, document.removed)
+        name = path[1] if len(path) > 1 and path[0] == "services" else ""
+        for _ in self.documents:  # no chain is longer, or it is a cycle
+            base = self.bases.get(str(name))
+            if base is None:
+                return
+            document, name = base
+            yield document, original(("services", name, *path[2:]), document.removed)
 
     def item(self, path: Path, text: str) -> Place:
         """Where an entry of the list at ``path`` stands that says ``text``.
 
         Positions in a merged list are not those of the files, so it is looked for.
         """
-        for document in reversed(self.documents):
-            found = document.item(path, text)
+        for document, there in self._spots(path):
+            found = document.item(there, text)
             if found is not None:
                 return found
         return self.place(path, key=True)
 
     def has(self, path: Path) -> bool:
         """Whether some file says something at ``path``."""
-        return any(document.has(path) for document in self.documents)
+        return any(document.has(there) for document, there in self._spots(path))
+
+    def written(self, path: Path) -> Path:
+        """``path`` with the positions that entries of lists have in their file."""
+        spots = [there for document, there in self._spots(path) if document.has(there)]
+        return (*path[:2], *spots[0][2:]) if spots else path
 
     def place(self, path: Path, key: bool = False) -> Place:
         """Where ``path`` stands, or the nearest thing above it, the latest file first."""
         for length in range(len(path), 0, -1):
-            for document in reversed(self.documents):
-                if document.has(path[:length]):
-                    return document.place(path[:length], key and length == len(path))
+            for document, there in self._spots(path[:length]):
+                if document.has(there):
+                    return document.place(there, key and length == len(path))
         return self.documents[0].place(()) if self.documents else Place("compose.yaml")
 
 
@@ -111,12 +130,7 @@ class Assembler:
 
     def shown(self, path: str) -> str:
         """A file's name in messages: short where that is clear."""
-        if path == "-":
-            return "(standard input)"
-        if far := self.remote.shown(path):
-            return far
-        near = os.path.relpath(path, self._shown_from)
-        return near if not near.startswith("../..") else path
+        return self.remote.shown(path) or paths.shown(path, self._shown_from)
 
     def _read(self, path: str) -> list[Document]:
         """The documents of a file that hold anything. Raises NotFound.
@@ -145,7 +159,8 @@ class Assembler:
         try:
             text = self.reader.read(path)
         except InvalidInput as error:
-            self.problems.add(getattr(error, "place", Place(shown)), error.brief)
+            place = error.place if isinstance(error, NotText) else Place(shown)
+            self.problems.add(place._replace(file=shown), error.brief)
             unread.append(shown)
             return []
         return yamlread.parse(text, shown, path, self.problems, unread)
@@ -193,8 +208,12 @@ class Assembler:
             files, words = self._included(entry, context)
             if not words:
                 try:
-                    imported = self._model(files, self._inner(entry, files, context))
+                    at = scope.document.place(("include", index))
+                    imported = self._model(files, self._inner(entry, files, context, at))
                     self._import(imported, value, scope)
+                except NotFound:
+                    missing = next((f for f in files if not self.reader.is_file(f)), files[0])
+                    words = f"{self.shown(missing)} does not exist"
                 except GemelError as error:
                     words = error.brief
             if words:
@@ -230,7 +249,7 @@ class Assembler:
                 found.append(paths.absolute(file, context.folder, context.home))
         return found, ""
 
-    def _inner(self, entry: Json, files: list[str], context: _Context) -> _Context:
+    def _inner(self, entry: Json, files: list[str], context: _Context, at: Place) -> _Context:
         """The surroundings of an included project."""
         folder = entry.get("project_directory")
         if folder:
@@ -244,8 +263,12 @@ class Assembler:
         variables = context.variables
         if variables is not None:
             told = len(self.problems)
+            for path in [f for f in env_files if not self.reader.is_file(f)]:
+                self.problems.add(at, f"env file {self.shown(path)} not found")
+                env_files.remove(path)
+            named = {path: self.shown(path) for path in env_files}
             more = dotenv.read_all(
-                env_files, variables.values, self.reader, self.problems, variables.missing
+                named, variables.values, self.reader, self.problems, variables.missing
             )
             variables = variables.with_more(more, unsure=len(self.problems) > told)
         return _Context(folder, variables, context.home, context.including)
@@ -314,6 +337,8 @@ class Assembler:
             words = f'there is no service "{ref}" in {origin.file}{nearest(ref, found)}'
             told_of = origin is document and self.broken.touches(("services", ref))
             raise self._unextendable(chain, at, "" if told_of else f"cannot extend: {words}")
+        if document.path == chain[0][0]:
+            self.origins.bases.setdefault(name, (origin, ref))
         base = self._extended(ref, found, origin, context, chain, taint)
         if base is None:
             return service
@@ -345,14 +370,13 @@ class Assembler:
         taint: Broken,
     ) -> tuple[Json, Document]:
         """The services of a file that is extended from, with absolute paths."""
+        path = "" if paths.is_artifact(file) else paths.absolute(file, context.folder, context.home)
         try:
-            if paths.is_artifact(file):
-                path = self.remote(file)
-            else:
-                path = paths.absolute(file, context.folder, context.home)
-            documents = self._read(path)
+            documents = self._read(path := path or self.remote(file))
         except GemelError as error:
-            raise self._unextendable(chain, at, f"cannot extend: {error.brief}") from error
+            missing = path and isinstance(error, NotFound)
+            words = f"{self.shown(path)} does not exist" if missing else error.brief
+            raise self._unextendable(chain, at, f"cannot extend: {words}") from error
         merged: Json = {}
         holder = None
         for document in documents:

@@ -7,6 +7,7 @@ what is absent there was not forgotten, and nothing may be told of that.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -166,14 +167,26 @@ class Scope:
         """The same of something that is no longer in the value."""
         self._told(path, words)
         self.broken.mark(path)
+        self._note([path])
 
     def _told(self, path: Path, words: str, key: bool = False) -> None:
         if words:
             self._problems.add(self.document.place(original(path, self._removed), key), words)
 
+    def _note(self, gone: Iterable[Path]) -> None:
+        """Where later stages find what is left of the lists."""
+        for path in gone:
+            first = original(path, self._removed)
+            last = first[-1] if first else ""
+            if isinstance(last, int):
+                places = self.document.removed.setdefault(first[:-1], [])
+                if last not in places:
+                    bisect.insort(places, last)
+
     def sweep(self, value: Any) -> None:
         """Takes out of ``value`` all that was told of. To be called twice at most."""
         if self.bad:
             removed = without(value, self.bad)
+            self._note([(*path, index) for path, gone in removed.items() for index in gone])
             self._removed = self._removed or removed
             self.bad = {}

@@ -31,7 +31,8 @@ def required(model: Json, origins: Origins, problems: Problems, broken: Broken) 
             continue
         else:
             broken.mark((*path, key))
-        problems.add(origins.place(path, key=True), f"{dotted(path)} needs the key {key}")
+        words = f"{dotted(origins.written(path))} needs the key {key}"
+        problems.add(origins.place(path, key=True), words)
     without(model, lacking)
 
 

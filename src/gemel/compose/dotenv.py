@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gemel.compose.files import Reader
+from gemel.compose.files import NotText, Reader
 from gemel.compose.interpolate import BadTemplate, Variables, substitute
 from gemel.compose.problems import Place, Problems
-from gemel.errors import GemelError
+from gemel.errors import InvalidInput, NotFound
 
 _EXPORT = re.compile(r"export[ \t]+")
 _KEY = re.compile(r"[^\S\n]*([^=:\n]*)([=:\n]|\Z)")
@@ -168,19 +168,25 @@ def parse_raw(text: str) -> dict[str, str | None]:
 
 
 def read_all(
-    paths: list[str],
+    paths: Mapping[str, str],
     environment: Mapping[str, str],
     reader: Reader,
     problems: Problems,
     missing: dict[str, None] | None = None,
 ) -> dict[str, str]:
-    """The variables of several files, later ones over earlier ones."""
+    """The variables of several files, later ones over earlier ones.
+
+    paths: where they are, and what they are called in messages.
+    """
     found: dict[str, str] = {}
-    for path in paths:
+    for path, shown in paths.items():
         try:
             text = reader.read(path)
-        except GemelError as error:
-            problems.add(Place(path), error.details or f"env file: {error.brief}")
-            continue
-        found.update(parse(text, path, {**found, **environment}, problems, missing))
+        except NotFound:
+            problems.add(Place(shown), "there is no such env file")
+        except InvalidInput as error:
+            place = error.place if isinstance(error, NotText) else Place(shown)
+            problems.add(place._replace(file=shown), error.brief)
+        else:
+            found.update(parse(text, shown, {**found, **environment}, problems, missing))
     return found

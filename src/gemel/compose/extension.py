@@ -96,7 +96,9 @@ def _health(check: Any) -> Iterator[tuple[Path, str]]:
 
 def _probe(check: Json, kind: str, at: Path) -> Iterator[tuple[Path, str]]:
     where = "port" if kind == "http" else kind
-    if not _port(check.get(where)):
+    if where not in check:
+        yield (*at, kind), f'{kind} needs the key "{where}": the port that it asks'
+    elif not _port(check.get(where)):
         words = f"{where} must be a port (1 to 65535)"
         yield (*at, where if where in check else kind), words
     path = check.get("http", "/")

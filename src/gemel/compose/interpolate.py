@@ -139,7 +139,8 @@ def _operate(name: str, operator: str, word: str, variables: Variables) -> str:
     if variables.unsure:
         raise BadTemplate
     reason = substitute(word, variables)
-    raise BadTemplate(f"required variable {name} is missing a value" + (reason and f": {reason}"))
+    told = f": {reason}" if reason else " (set it in the environment or in .env)"
+    raise BadTemplate(f"required variable {name} is missing a value{told}")
 
 
 Cast = Callable[[str], Any]

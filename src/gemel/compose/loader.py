@@ -14,6 +14,7 @@ from gemel.compose.consistency import Consistency, required
 from gemel.compose.files import DiskReader, Fetching, Reader, Remote, no_remote
 from gemel.compose.interpolate import BadTemplate, Variables, substitute
 from gemel.compose.normalize import normalize, project_name
+from gemel.compose.paths import shown
 from gemel.compose.problems import Path, Problems, WrongFiles
 from gemel.compose.project import Project, Service
 from gemel.compose.raw import reading
@@ -112,7 +113,11 @@ class _Loader:
         model = assembler.model(paths, folder, values if interpolate else None, home)
         if not model:
             self.problems.check()
-            raise InvalidInput("empty compose file", ", ".join(paths))
+            raise InvalidInput(
+                "empty compose file",
+                ", ".join(paths),
+                "At least it says: services: {web: {image: nginx}}",
+            )
         profiles = self._profiles(profiles)
         try:
             project = self._project(
@@ -149,7 +154,8 @@ class _Loader:
         if not paths and not off and self.reader.is_file(default):
             paths = [default]
         told = len(self.problems)
-        read = dotenv.read_all(paths, self.environment, self.reader, self.problems, self.missing)
+        named = {path: shown(path, self.cwd) for path in paths}
+        read = dotenv.read_all(named, self.environment, self.reader, self.problems, self.missing)
         self.unsure = self.unsure or len(self.problems) > told
         for key, value in read.items():
             self.environment.setdefault(key, value)
@@ -269,7 +275,8 @@ class _Loader:
             at = assembler.origins.place(("services", name, "env_file", index))
             if not self.reader.is_file(path):
                 if entry.get("required", True):
-                    self.problems.add(at, f"env file {path} not found")
+                    words = f"env file {assembler.shown(path)} not found"
+                    self.problems.add(at, f"{words} (one with required: false may be missing)")
                 continue
             text = self.reader.read(path)
             kind = entry.get("format") or ""
@@ -290,7 +297,7 @@ class _Loader:
         for index, path in enumerate(service.get("label_file") or ()):
             if not self.reader.is_file(path):
                 at = assembler.origins.place(("services", name, "label_file", index))
-                self.problems.add(at, f"label file {path} not found")
+                self.problems.add(at, f"label file {assembler.shown(path)} not found")
                 continue
             text = self.reader.read(path)
             read.update(dotenv.parse(text, assembler.shown(path), read, self.problems))

@@ -30,6 +30,14 @@ def absolute(path: str, folder: str, home: str) -> str:
     return os.path.normpath(os.path.join(folder, path))
 
 
+def shown(path: str, folder: str) -> str:
+    """A file's name in messages to one who is in ``folder``: short where that is clear."""
+    if path == "-":
+        return "(standard input)"
+    near = os.path.relpath(path, folder)
+    return near if not near.startswith("../..") else path
+
+
 def _is_windows(path: str) -> bool:
     return path.startswith("\\\\") or (len(path) > 2 and path[1] == ":" and path[2] in "\\/")
 

@@ -151,8 +151,10 @@ def ports(text: str) -> list[dict[str, Any]]:
 def _range(text: str, part: str) -> range:
     first, dash, last = part.partition("-")
     low, high = int(first or 0), int(last if dash else first or 0)
-    if high < low or high > 65535:
-        raise ValueError(f'"{text}": not a range of ports')
+    if max(low, high) > 65535:
+        raise ValueError(f'"{text}": there is no port {max(low, high)}; the last one is 65535')
+    if high < low:
+        raise ValueError(f'"{text}": the range {part} ends before it begins')
     return range(low, high + 1)
 
 
@@ -176,7 +178,8 @@ def volume(text: str) -> dict[str, Any]:
         raise ValueError("a volume cannot be empty")
     parts = _volume_parts(text)
     if any(not part for part in parts):
-        raise ValueError(f'"{text}": nothing between two colons')
+        where = "before the first colon" if not parts[0] else "after a colon"
+        raise ValueError(f'"{text}": nothing {where} (source:target:options)')
     if len(parts) > 3:
         raise ValueError(f'"{text}": too many colons (source:target:options)')
     source, target = ("", parts[0]) if len(parts) == 1 else (parts[0], parts[1])

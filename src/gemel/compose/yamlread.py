@@ -18,6 +18,7 @@ from yaml.composer import ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gemel.compose.problems import Path, Place, Problems
+from gemel.compose.yamlwords import explained
 
 LARGEST = 500_000
 """Nodes of a document once its aliases are expanded: more is a bomb, not a file."""
@@ -88,6 +89,8 @@ class Document(msgspec.Struct, frozen=True):
     """Where ``!reset`` or ``!override`` stands: what lay there before is dropped."""
     broken: tuple[Path, ...] = ()
     """Keys that were told of already; what they say is not in ``value``."""
+    removed: dict[Path, list[int]] = msgspec.field(default_factory=dict)
+    """Entries of lists that were wrong: they are not in the model that is made of it."""
 
     def place(self, path: Path, key: bool = False) -> Place:
         """Where ``path`` stands (its key or its value), or the nearest thing above it."""
@@ -185,11 +188,10 @@ def parse(
                 documents.append(Document(file, path, text, node, value, resets, broken))
             else:
                 unread.append(file)
-    except yaml.MarkedYAMLError as error:
-        place = _where(error, text, file)
-        problems.add(place, f"not YAML: {_words(error, place)}")
+    except yaml.YAMLError as error:
+        problems.add(*explained(error, text, file))
         unread.append(file)
-    except (yaml.YAMLError, UnicodeError, ValueError, OverflowError) as error:
+    except (UnicodeError, ValueError, OverflowError) as error:
         problems.add(Place(file), f"not YAML: {' '.join(str(error).split())}")
         unread.append(file)
     return documents
@@ -255,40 +257,6 @@ class _Slow:
         if event.anchor:
             self._anchors[event.anchor] = node
         return node
-
-
-_OPENED = {
-    "while parsing a flow sequence": "this [ is not closed",
-    "while parsing a flow mapping": "this { is not closed",
-    "while scanning a quoted scalar": "this quote is not closed",
-}
-
-
-def _unclosed(error: yaml.MarkedYAMLError) -> str:
-    """What was opened and misses its end: that place says more than where it was missed."""
-    missed = "did not find expected ',' or" in (error.problem or "")
-    ended = "unexpected end of stream" in (error.problem or "")
-    return _OPENED.get(error.context or "", "") if missed or ended else ""
-
-
-def _words(error: yaml.MarkedYAMLError, place: Place) -> str:
-    if unclosed := _unclosed(error):
-        return unclosed
-    words = ", ".join(part for part in (error.context, error.problem) if part)
-    if "cannot start any token" in words and place.text[place.column - 1 :][:1] == "\t":
-        words += " (YAML indents with blanks, not tabs)"
-    return words
-
-
-def _where(error: yaml.MarkedYAMLError, text: str, file: str) -> Place:
-    mark = error.problem_mark or error.context_mark
-    if error.context_mark is not None and _unclosed(error):
-        mark = error.context_mark
-    if mark is None:
-        return Place(file)
-    lines = _lines(text)
-    line = lines[mark.line].rstrip("\r") if mark.line < len(lines) else ""
-    return Place(file, mark.line + 1, mark.column + 1, line)
 
 
 class _Builder:
@@ -364,7 +332,7 @@ class _Builder:
 
     def _mapping(self, node: MappingNode) -> dict[str, Any]:
         made: dict[str, Any] = {}
-        merges: list[Node] = []
+        merges: list[tuple[Node, Node]] = []
         seen: dict[str, Node] = {}
         for key, child in node.value:
             name = self._key(key, seen)
@@ -372,11 +340,11 @@ class _Builder:
                 continue
             seen[name] = key
             if _merges(key):
-                merges.append(child)
+                merges.append((key, child))
             elif child.tag != "!reset":
                 made[name] = self.value(child)
-        for child in merges:
-            self._merge(child, made, seen)
+        for key, child in merges:
+            self._merge(key, child, made, seen)
         return made
 
     def _key(self, key: Node, seen: dict[str, Node]) -> str | None:
@@ -399,10 +367,11 @@ class _Builder:
             return f"the key {name or 'null'} must be a text: put it in quotes"
         return ""
 
-    def _merge(self, child: Node, made: dict[str, Any], seen: dict[str, Node]) -> None:
+    def _merge(self, key: Node, child: Node, made: dict[str, Any], seen: dict[str, Node]) -> None:
         for source in child.value if isinstance(child, SequenceNode) else [child]:
             if not isinstance(source, MappingNode):
-                self._tell(source, "<< takes a mapping or a list of mappings")
+                # an alias is its anchor's node, which may stand anywhere
+                self._tell(key, "<< takes a mapping or a list of mappings")
                 self.bad.add(id(source))
                 continue
             for name, value in self.value(source).items():

@@ -59,7 +59,7 @@ def test_labels_and_drain() -> None:
         ({"healthcheck": None}, "must be a mapping"),
         ({"healthcheck": {}}, "needs one of http, tcp and grpc"),
         ({"healthcheck": {"tcp": 1, "grpc": 2}}, "needs one of"),
-        ({"healthcheck": {"http": "/"}}, "port must be a port"),
+        ({"healthcheck": {"http": "/"}}, 'http needs the key "port"'),
         ({"healthcheck": {"http": "x", "port": 80}}, "http must be a path"),
         ({"healthcheck": {"tcp": 0}}, "tcp must be a port"),
         ({"healthcheck": {"tcp": True}}, "tcp must be a port"),
