@@ -160,6 +160,12 @@ def test_exec(engine: EngineProcess, sleeper: str) -> None:
     )  # fmt: skip
     assert (done.stdout, done.returncode) == ("b\n/tmp\ntyped", 6)
     assert engine.gemel("exec", sleeper, "nosuch", check=False).returncode in (126, 127)
+    shell = engine.gemel("exec", "-T", sleeper, "bash", check=False)
+    assert shell.returncode == 127
+    assert f"no bash, but sh: gemel exec {sleeper} sh; gemel debug {sleeper}" in shell.stderr
+    assert (
+        engine.gemel("exec", "-T", sleeper, "sh", "-c", "no", check=False).stderr.count("help") == 0
+    )
     missing = engine.gemel("exec", fresh(), "true", check=False)
     assert missing.returncode == 1
     assert "no such container" in missing.stderr.lower()

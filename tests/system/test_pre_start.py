@@ -1,4 +1,4 @@
-"""pre_start: steps that run before a service is started for the first time."""
+"""pre_start: steps that run before a service is started of which nothing runs."""
 
 from __future__ import annotations
 
@@ -63,18 +63,21 @@ def test_steps_run_in_order_before_the_service_with_its_mounts_and_networks(
 
 
 def test_they_run_once_and_again_for_what_is_made_anew(engine: EngineProcess, folder: Path) -> None:
+    engine.gemel("create", cwd=folder)
+    engine.gemel("start", cwd=folder)
     engine.gemel("up", "-d", cwd=folder)
-    engine.gemel("up", "-d", cwd=folder)
-    engine.gemel("stop", "-t", "0", "app", cwd=folder)
-    engine.gemel("up", "-d", cwd=folder)
+    engine.gemel("start", cwd=folder)
     engine.gemel("up", "-d", "--scale", "app=2", cwd=folder)
     assert told(engine, folder) == ["one 1 2", "two"]
-    engine.gemel("up", "-d", "--scale", "app=2", "--force-recreate", cwd=folder)
+    engine.gemel("stop", "-t", "0", "app", cwd=folder)
+    engine.gemel("start", "app", cwd=folder)
     assert told(engine, folder) == ["one 1 2", "two"] * 2
+    engine.gemel("up", "-d", "--scale", "app=2", "--force-recreate", cwd=folder)
+    assert told(engine, folder) == ["one 1 2", "two"] * 3
     file = folder / "compose.yaml"
     file.write_text(file.read_text().replace('A: "1"', 'A: "3"'))
     engine.gemel("update", "app", cwd=folder)
-    assert told(engine, folder) == ["one 1 2", "two"] * 2 + ["one 3 2", "two"]
+    assert told(engine, folder) == ["one 1 2", "two"] * 3 + ["one 3 2", "two"]
 
 
 def test_a_step_that_fails_keeps_the_service_from_starting_and_is_tried_again(

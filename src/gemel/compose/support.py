@@ -166,7 +166,7 @@ SERVICE: dict[str, Entry] = {
     "ports.*.mode": Entry(why="host and ingress are the same on one machine"),
     "ports.*.name": Entry(),
     "post_start": Entry(why="also after gemel start and restart"),
-    "pre_start": Entry(why="by up and update, for a service that is new or changed"),
+    "pre_start": Entry(why="by up, update and start, for a service of which nothing runs"),
     "pre_stop": Entry(why="whoever stops it; at most 100 s"),
     "privileged": Entry(why="in a micro VM: all of the guest, nothing of the host"),
     "provider": Entry(why="its program is run on the client's side, as by Compose"),

@@ -17,12 +17,15 @@ from yaml._yaml import CParser
 from yaml.composer import ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from gemel.compose import yamlmend
 from gemel.compose.problems import Path, Place, Problems
-from gemel.compose.yamlwords import explained
+from gemel.compose.yamlwords import Explained, explained
 
 LARGEST = 500_000
 """Nodes of a document once its aliases are expanded: more is a bomb, not a file."""
 DEEPEST = 100
+MISTAKES = 10
+"""Places of a file that are not YAML and are told of, with the rest read all the same."""
 
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -177,24 +180,66 @@ def parse(
     unread: takes the file's name if something of it could not be read.
     """
     documents = []
+    told = len(problems)
     unread = [] if unread is None else unread
     try:
-        for node in _nodes(text):
+        nodes, cut = _readable(text, file, problems)
+        for node in nodes:
             build = _Builder(text, file, path, problems)
-            if build.fits(node):
-                value = build.value(node)
-                resets = tuple(build.resets(node)) if "!" in text else ()
-                broken = tuple(build.broken(node)) if build.bad else ()
-                documents.append(Document(file, path, text, node, value, resets, broken))
-            else:
+            if not build.fits(node):
                 unread.append(file)
-    except yaml.YAMLError as error:
-        problems.add(*explained(error, text, file))
-        unread.append(file)
+                continue
+            value = build.value(node)
+            for top in [one[0] for one in cut if isinstance(value, dict) and one]:
+                if value.get(str(top), "") is None:
+                    del value[str(top)]  # nothing is left of it
+            resets = tuple(build.resets(node)) if "!" in text else ()
+            broken = (*build.broken(node), *cut) if build.bad or cut else ()
+            documents.append(Document(file, path, text, node, value, resets, broken))
+        unread += [file] * bool(cut or (not nodes and len(problems) > told))
     except (UnicodeError, ValueError, OverflowError) as error:
         problems.add(Place(file), f"not YAML: {' '.join(str(error).split())}")
         unread.append(file)
     return documents
+
+
+def _readable(text: str, file: str, problems: Problems) -> tuple[list[Node], list[Path]]:
+    """The nodes of a file, and of what they say nothing as it is not YAML.
+
+    Where a mistake is that of one place, its service is left out and the rest is read.
+    """
+    told: list[Explained] = []
+    cut: list[Path] = []
+    nodes: list[Node] = []
+    lines: set[int] = set()
+    rest = text
+    for _ in range(MISTAKES):
+        try:
+            nodes = _nodes(rest)
+        except yaml.YAMLError as error:
+            one = explained(error, rest, file)
+            if not (cut and _left_out(error, text)):
+                told.append(one)
+            if not one.local or one.place.line in lines:
+                del told[1:]  # what was told since may follow from this
+                break
+            lines.add(one.place.line)
+            rest, path = yamlmend.without(rest, one.place.line - 1)
+            cut.append(path)
+        else:
+            break
+    for one in told:
+        problems.add(one.place, one.words)
+    return nodes, cut
+
+
+def _left_out(error: yaml.YAMLError, text: str) -> bool:
+    """Whether it is an alias of what stands in a part that was left out."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None or "undefined alias" not in str(error):
+        return False
+    name = re.split(r"[\s,\]}]", _lines(text)[mark.line][mark.column + 1 :], maxsplit=1)[0]
+    return f"&{name}" in text
 
 
 def _nodes(text: str) -> list[Node]:

@@ -6,6 +6,7 @@ The parser tells where it could not go on; what the person mistook often stands 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 import yaml
 
@@ -20,26 +21,35 @@ _KEY = re.compile(r"""\s*(?:- +)*(?:[^\s'"#:][^:#]*|'[^']*'|"[^"]*"):(?=\s)""")
 _NO_BLANK = re.compile(r"\s*(?:- +)*[\w.-]+:(?=\S)")
 
 
-def explained(error: yaml.YAMLError, text: str, file: str) -> tuple[Place, str]:
-    """Where to look, and words."""
+class Explained(NamedTuple):
+    """Where to look, and words. local: nothing but that place is wrong, as far as can be seen."""
+
+    place: Place
+    words: str
+    local: bool = False
+
+
+def explained(error: yaml.YAMLError, text: str, file: str) -> Explained:
+    """What a person is told of an error of the parser."""
     if isinstance(error, yaml.reader.ReaderError):
         return _unreadable(error, text, file)
     if not isinstance(error, yaml.MarkedYAMLError):
-        return Place(file), f"not YAML: {' '.join(str(error).split())}"
-    lines = text.split("\n")
-    place, words = _Told(error, lines, file).found()
-    return place, f"not YAML: {words}"
+        return Explained(Place(file), f"not YAML: {' '.join(str(error).split())}")
+    told = _Told(error, text.split("\n"), file)
+    place, words = told.found()
+    return Explained(place, f"not YAML: {words}", told.local)
 
 
-def _unreadable(error: yaml.reader.ReaderError, text: str, file: str) -> tuple[Place, str]:
+def _unreadable(error: yaml.reader.ReaderError, text: str, file: str) -> Explained:
     number = error.character if isinstance(error.character, int) else ord(error.character[:1])
     words = f"not YAML: a character that must not be there (U+{number:04X})"
     at = text.find(chr(number))
     if at < 0:
-        return Place(file), words
+        return Explained(Place(file), words)
     line = text.count("\n", 0, at)
     start = text.rfind("\n", 0, at) + 1
-    return Place(file, line + 1, at - start + 1, text.split("\n")[line].rstrip("\r")), words
+    place = Place(file, line + 1, at - start + 1, text.split("\n")[line].rstrip("\r"))
+    return Explained(place, words)
 
 
 class _Told:
@@ -50,11 +60,13 @@ class _Told:
         self.line, self.column = (mark.line, mark.column) if mark else (-1, 0)
         begun = error.context_mark or mark
         self.begun = (begun.line, begun.column) if begun else (-1, 0)
+        self.local = True
 
     def found(self) -> tuple[Place, str]:
         for rule in (self._unclosed, self._tab, self._key, self._deeper, self._token, self._alias):
             if words := rule():
                 return self._place(), words
+        self.local = False
         return self._place(), ", ".join(part for part in (self.context, self.problem) if part)
 
     def _place(self) -> Place:
@@ -72,6 +84,7 @@ class _Told:
         words = _OPENED.get(self.context, "") if missed or ended else ""
         if words:
             self.line, self.column = self.begun
+            self.local = "quote" not in words  # it may have been an earlier one
         return words
 
     def _tab(self) -> str:
@@ -88,7 +101,10 @@ class _Told:
             self.line, self.column = self.begun
             return self._no_key(self._text(self.line)[self.column :])
         if self.problem == "did not find expected key":
-            return self._misplaced() or "the value ends before this; put a text with it in quotes"
+            if words := self._misplaced():
+                return words
+            self.local = False
+            return "the value ends before this; put a text with it in quotes"
         if self.problem == "did not find expected '-' indicator":
             return 'a list goes on here: each of its entries begins with "- ", indented alike'
         return ""

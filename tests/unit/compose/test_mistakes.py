@@ -162,3 +162,62 @@ def test_merged_values_of_different_shape_are_all_told() -> None:
         loaded(files=files, use=("a.yaml", "b.yaml"))
     with pytest.raises(InvalidInput, match="1 error"):
         project("include: [a.yaml]\nservices: {a: {x-a: []}}\n", files=files)
+
+
+def test_what_is_not_yaml_does_not_hide_the_rest() -> None:
+    text = """\
+services:
+  web: &web
+    image: x
+   ports:
+     - '80:80'
+  db:
+    imag: y
+  c:
+    image: x
+\ttty: true
+  d:
+    image: x
+    ports: [a
+  e:
+    <<: *web
+    networks: [nobody-knows]
+  f:
+    image: ${X
+volumes:
+  v: {driv: 1}
+  w: @x
+"""
+    with pytest.raises(InvalidInput) as caught:
+        project(text)
+    told = [line for line in caught.value.details.split("\n") if line.startswith("compose.yaml")]
+    expected = [
+        "4:4: not YAML: this line is indented by 3",
+        "7:5: unknown key",
+        "10:1: not YAML: a tab",
+        "13:12: not YAML: this [",
+        "18:12: invalid interpolation",
+        "20:7: unknown key",
+        "21:6: not YAML: a text",
+    ]
+    assert len(told) == len(expected), told
+    for line, words in zip(told, expected, strict=True):
+        assert line.startswith(f"compose.yaml:{words}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "services:\n  a:\n    image: 'x\n  b:\n    imag: y\n    command: @\n",
+        "\tservices:\n",
+        "services: [\n",
+    ],
+)
+def test_where_the_rest_cannot_be_told_from_the_mistake_one_is_told(text: str) -> None:
+    with pytest.raises(InvalidInput, match="1 error in"):
+        project(text)
+
+
+def test_so_many_places_that_are_not_yaml_are_told() -> None:
+    with pytest.raises(InvalidInput, match="10 errors in"):
+        project("services:\n" + "".join(f"  s{n}:\n    a: @\n" for n in range(30)))

@@ -7,6 +7,7 @@ import click
 from gemel.cli import output
 from gemel.cli.app import App, command, pass_app
 from gemel.cli.complete import TARGETS
+from gemel.cli.shellhint import shell_hint
 from gemel.cli.targets import running
 from gemel.cli.values import environment
 from gemel.client import session, terminal
@@ -64,7 +65,10 @@ def execute(
         session.exec_detached(app.client, target.id, config)
         return 0
     wanted = session.Wanted(stdin=True, tty=wants_tty, detach_keys=detach_keys)
-    return session.exec_in(app.client, target.id, config, wanted) or 0
+    status = session.exec_in(app.client, target.id, config, wanted) or 0
+    if hint := shell_hint(app.client, target, argv, status):
+        output.note(output.paint("help:", "cyan", 2) + " " + hint)
+    return status
 
 
 @command()

@@ -12,11 +12,13 @@ from gemel.cli.app import App, command, pass_app
 from gemel.cli.batch import for_each
 from gemel.cli.complete import TARGETS
 from gemel.cli.targets import Target, of_project, resolve
+from gemel.client.project.display import Progress
 from gemel.client.project.members import needs
 from gemel.client.session import Waiter
 from gemel.errors import NotFound
 
 if TYPE_CHECKING:
+    from gemel.client.project.prestart import PreStart
     from gemel.client.project.providers import Providers
 
 _names = click.argument("names", nargs=-1, type=TARGETS, metavar="[SERVICE|CONTAINER]...")
@@ -48,12 +50,35 @@ def stop_all(
 
 
 def start_all(app: App, targets: list[Target]) -> None:
-    """Starts in parallel."""
+    """Starts in parallel, where the file says so after the steps of ``pre_start``."""
+    steps, ours = _pre_start(app, targets)
 
     def work(target: Target) -> None:
+        if steps is not None and target.id in ours:
+            steps.run(target.service, target.id, remade=False)
         app.client.post(f"/containers/{target.id}/start", timeout=180)
 
     for_each(app, targets, work, "Starting", "Started", order=needs(targets))
+
+
+def _pre_start(app: App, targets: list[Target]) -> tuple[PreStart | None, set[str]]:
+    """The steps of services, and the containers to which they belong, if a file has any.
+
+    Raises InvalidInput if it is wrong.
+    """
+    services = {one.service for one in targets if one.service and not one.running}
+    if not services or not app.compose_files():
+        return None, set()
+    project = app.project()
+    with_steps = [one for one in project if one.name in services and one.config.get("pre_start")]
+    if not with_steps:
+        return None, set()
+    from gemel.client.project.execute import Executor
+    from gemel.client.project.images import ids
+
+    found = ids(app.client, [project.image_of(one) for one in with_steps])
+    work = Executor(app.client, project, Progress(mode="quiet"), image_ids=found)
+    return work.pre_start, {one.id for one in of_project(app) if not one.running}
 
 
 @command()

@@ -1,9 +1,9 @@
-"""``pre_start``: programs that run to their end before a service starts for the first time.
+"""``pre_start``: programs that run to their end before a service is started.
 
 Each step runs in a container of its own that is made like one of the service (networks, runtime,
 environment) and has the mounts of the container that is about to start. As in Compose, the steps
-run once for a service when its container is new: at the first ``up``, after a change of the file or
-``--force-recreate``, and again if they failed; not when replicas are added or it is started again.
+run once when a service is started of which nothing runs: at the first ``up``, after a change of
+the file, ``--force-recreate``, a stop or a failure; not when replicas are added.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from gemel.client.project import placed
 from gemel.client.project.display import Progress
 from gemel.client.project.waiting import last_lines
 from gemel.compose import requests
-from gemel.compose.confighash import config_hash
 from gemel.compose.project import Project, Service
 from gemel.errors import Failed, NotFound
 
@@ -58,12 +57,11 @@ class PreStart:
         with self._lock:
             lock = self._locks[name]
         with lock:
-            if not remade and self._was_started(id):
-                return
+            new = remade or not self._was_started(id)
             first = remade or not self._others(service, id)
             for number, step in enumerate(steps):
                 each = str(step.get("per_replica", "")).lower() == "true"
-                if each or (first and (name, number) not in self._done):
+                if (each and new) or (not each and first and (name, number) not in self._done):
                     self._step(service, number, step, id)
                     self._done.add((name, number))
 
@@ -72,12 +70,11 @@ class PreStart:
         return str(state["Status"]) != "created"
 
     def _others(self, service: Service, id: str) -> bool:
-        """Whether a container made from the same has been started before."""
-        labels = {"project": self._maker.project.name, "service": service.name,
-                  "oneoff": "False", "config-hash": config_hash(service)}  # fmt: skip
+        """Whether another container of the service runs."""
+        labels = {"project": self._maker.project.name, "service": service.name, "oneoff": "False"}
         filters = {"label": [f"{requests.PREFIX}{key}={value}" for key, value in labels.items()]}
-        found = self._maker.client.get("/containers/json", all=True, filters=filters)
-        return any(one["Id"] != id and one["State"] != "created" for one in found)
+        found = self._maker.client.get("/containers/json", filters=filters)
+        return any(one["Id"] != id for one in found)
 
     def _step(self, service: Service, number: int, step: Json, id: str) -> None:
         maker, client = self._maker, self._maker.client
