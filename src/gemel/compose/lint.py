@@ -10,6 +10,7 @@ import msgspec
 from gemel.compose import model as models
 from gemel.compose import warm
 from gemel.compose.assemble import Origins
+from gemel.compose.fitness import unfit
 from gemel.compose.problems import Path, Place, Problem, WrongFiles, dotted
 from gemel.compose.project import Project, Service, runtime_words
 from gemel.compose.support import BUILDS, SERVICE, TOP, Entry, Level
@@ -55,6 +56,9 @@ def lint(
     found += _models(project, names, origins)
     names = [name for name in names if project.service(name).provider is None]
     found += _runtimes(project, names, origins)
+    for name, path, words in unfit(project, list(names)):
+        place = origins.place(path) if origins else Place("")
+        found.append(Finding(name, dotted(path), Level.REFUSED, "", words, place))
     found += _ports(project, names, origins)
     found += _caches(project, names, origins)
     found += _warm(project, names, origins)

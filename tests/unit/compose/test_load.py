@@ -213,6 +213,22 @@ def test_findings_by_runtime() -> None:
         refuse(list(told.values()))
 
 
+def test_values_that_the_engine_would_refuse_half_way() -> None:
+    found = loaded("""
+    services:
+      a: {image: x, restart: allways, networks: {n: {ipv4_address: 10.1.1.300}}}
+      b: {image: x, restart: "on-failure:3", networks: {n: {ipv6_address: "fd00::1"}}}
+    networks: {n: {ipam: {config: [{subnet: 10.1.0.0/33}, {subnet: 10.2.0.1/16}]}}}
+    """)
+    told = [f for f in lint(found.project, found.origins) if f.level is Level.REFUSED]
+    assert [(f.attribute, f.place.line) for f in told] == [
+        ("services.a.restart", 3),
+        ("services.a.networks.n.ipv4_address", 3),
+        ("networks.n.ipam.config[0].subnet", 5),
+    ]
+    assert 'no policy "allways" (did you mean "always"?)' in told[0].words
+
+
 def test_every_attribute_is_in_the_table() -> None:
     def covered(fields: set[str], table: dict[str, object]) -> set[str]:
         return fields - {key.split(".")[0] for key in table}
