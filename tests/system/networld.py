@@ -260,7 +260,9 @@ def link_names() -> set[str]:
 
 
 def dns_pid(folder: Path) -> int:
-    return int((folder / "run/dns/pid").read_text().split()[0])
+    """0 while a server that starts has not written it yet."""
+    words = (folder / "run/dns/pid").read_text().split()
+    return int(words[0]) if words else 0
 
 
 def alive(pid: int) -> bool:

@@ -73,7 +73,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def arguments_of_buildah(self) -> list[str]:
         """Options of ``buildah bud``."""
-        words = ["--network", self.network, f"--pull={'true' if self.pull else 'false'}"]
+        # what is missing is pulled in any case: newer buildahs take "false" for "never"
+        words = ["--network", self.network, f"--pull={'true' if self.pull else 'missing'}"]
         for option, values in (("--build-arg", self.arguments), ("--label", self.labels)):
             words += [w for name, text in values.items() for w in (option, f"{name}={text}")]
         words += [w for host in self.hosts for w in ("--add-host", host)]

@@ -138,7 +138,7 @@ def test_options_of_a_build() -> None:
     for part in ("--build-arg A=1", "--build-arg B=x y", "--label l=v", "--add-host db:10.0.0.1",
                  "--add-host web:10.0.0.2", "--no-cache", "--target x", "--ulimit nofile=1:2",
                  "--build-context x=docker-image://y",
-                 "--pull=false"):  # fmt: skip
+                 "--pull=missing"):  # fmt: skip
         assert part in words
     assert "N=" not in words
     sent = dict.fromkeys(("ulimits", "contexts", "cachefrom", "labels", "buildargs"), "null")
