@@ -390,7 +390,8 @@ class Assembler:
             value = self._understood({"services": _chain(ref, raw)}, scope, context, BASE)
             merged = unique(self._merged(merged, value, (), scope))
         if holder is None:
-            known = {n: 1 for d in documents for n in (d.value.get("services") or {})}
+            raws = [d.value.get("services") for d in documents]
+            known = [name for raw in raws if isinstance(raw, dict) for name in raw]
             words = f'there is no service "{ref}" in {self.shown(path)}{nearest(ref, known)}'
             raise self._unextendable(chain, at, f"cannot extend: {words}" if documents else "")
         paths.resolve(merged, os.path.dirname(path), context.home)

@@ -221,3 +221,11 @@ def test_where_the_rest_cannot_be_told_from_the_mistake_one_is_told(text: str) -
 def test_so_many_places_that_are_not_yaml_are_told() -> None:
     with pytest.raises(InvalidInput, match="10 errors in"):
         project("services:\n" + "".join(f"  s{n}:\n    a: @\n" for n in range(30)))
+
+
+@pytest.mark.parametrize("services", ["5", "[a]", "", "x"])
+def test_a_base_file_whose_services_are_no_mapping(services: str) -> None:
+    text = "services: {a: {extends: {file: b.yaml, service: a}}}"
+    with pytest.raises(InvalidInput, match="1 error in") as caught:
+        project(text, files={"b.yaml": f"services: {services}\n"})
+    assert 'there is no service "a" in b.yaml' in caught.value.details
