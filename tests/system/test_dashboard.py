@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -40,6 +41,16 @@ def shop(engine: EngineProcess) -> EngineProcess:
     (folder / "compose.yaml").write_text(COMPOSE)
     engine.gemel("up", "-d", cwd=folder)
     return engine
+
+
+@contextlib.contextmanager
+def still(shop: EngineProcess) -> Iterator[None]:
+    """Nothing is called or said meanwhile: what moves with every new row is hard to click on."""
+    shop.gemel("pause", "shop-web-1")
+    try:
+        yield
+    finally:
+        shop.gemel("unpause", "shop-web-1")
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +228,7 @@ def test_keyboard_and_colours(page: Page) -> None:
     expect(page).to_have_title("Logs · gemel")
 
 
-def test_logs_of_all_services_in_one_time_line(page: Page) -> None:
+def test_logs_of_all_services_in_one_time_line(shop: EngineProcess, page: Page) -> None:
     page.goto(page.url.partition("#")[0] + "#/logs")
     lines = page.locator(".line:not([hidden])")
     page.locator("#search").fill("from the guest")
@@ -238,8 +249,16 @@ def test_logs_of_all_services_in_one_time_line(page: Page) -> None:
     page.locator(".chip", has_text="info").click()
     expect(lines.filter(has_text="served")).to_have_count(0)
     page.locator(".chip", has_text="info").click()
-    lines.filter(has_text="served").last.click()
-    expect(page.locator("#drawer")).to_contain_text("/orders")
+
+    def at_rest() -> bool:
+        before = lines.last.inner_text()
+        page.wait_for_timeout(1000)
+        return lines.last.inner_text() == before
+
+    with still(shop):
+        until(at_rest)
+        lines.filter(has_text="served").last.click()
+        expect(page.locator("#drawer")).to_contain_text("/orders")
 
 
 def test_levels(page: Page) -> None:
@@ -264,7 +283,7 @@ def view(page: Page, name: str) -> None:
     page.goto(page.url.partition("#")[0] + f"#/{name}")
 
 
-def test_the_map_its_edge_and_a_fault_on_it(page: Page) -> None:
+def test_the_map_its_edge_and_a_fault_on_it(shop: EngineProcess, page: Page) -> None:
     view(page, "map")
     expect(page.locator(".node .name").filter(has_text="vm")).to_have_count(1)
     label = page.locator(".label")
@@ -288,11 +307,15 @@ def test_the_map_its_edge_and_a_fault_on_it(page: Page) -> None:
     expect(label).to_contain_text("HTTP 503")
     view(page, "calls")
     row = page.locator(".vrow.call:not([hidden])").filter(has_text="⚡").filter(has_text="503")
-    row.first.click()
-    expect(drawer).to_contain_text("HTTP 503 (its answer says so)")
+    expect(row.first).to_be_visible()
+    with still(shop):
+        row.first.click()
+        expect(drawer).to_contain_text("HTTP 503 (its answer says so)")
     view(page, "traces")
-    page.locator(".trace.bad").first.click()
-    expect(page.locator(".waterfall .span .fault").first).to_have_text("⚡")
+    expect(page.locator(".trace.bad").first).to_be_visible()
+    with still(shop):
+        page.locator(".trace.bad").first.click()
+        expect(page.locator(".waterfall .span .fault").first).to_have_text("⚡")
     view(page, "map")
     page.keyboard.press("j")
     page.keyboard.press("Enter")
