@@ -223,7 +223,7 @@ class Assembler:
     def _included(self, entry: Json, context: _Context) -> tuple[list[str], str]:
         """The files of an entry of ``include``, or what is wrong with it."""
         files = _listed(entry.get("path"))
-        if not files:
+        if not files or not all(files):
             return [], "include needs a path"
         files, words = self._fetched(files, context)
         if words:

@@ -34,6 +34,8 @@ def shown(path: str, folder: str) -> str:
     """A file's name in messages to one who is in ``folder``: short where that is clear."""
     if path == "-":
         return "(standard input)"
+    if not path:
+        return '""'
     near = os.path.relpath(path, folder)
     return near if not near.startswith("../..") else path
 

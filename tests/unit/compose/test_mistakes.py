@@ -65,6 +65,8 @@ B = "  b:\n    image: y\n"
         (f"{A}    ports: ['1:9-8']\n", "the range 9-8 ends before it begins"),
         (f"{A}    pull_policy: nver\n", '(did you mean "never"?); it must be one of always, never'),
         (f"{A}    command: ${{B?}}\n", "B is missing a value (set it in the environment or in "),
+        ("include: ['']\nservices: {a: {image: x}}\n", "1:11: include needs a path"),
+        (f"{A}    env_file: ['']\n", "4:16: env file"),
         ("include: [more/c.yaml]\n", "1:11: more/c.yaml does not exist"),
         ("include: [{path: c.yaml, env_file: d.env}]\n", "1:11: env file d.env not found"),
     ],
