@@ -145,9 +145,11 @@ async def test_a_registry_with_bearer_tokens(store: ImageStore, tmp_path: Path) 
             await other.prepare()
             await statuses(other.pull(f"{host}/open/box"))  # anybody, with a token of nobody
             assert tokens.asked[-1][0] == ""
-            with pytest.raises(Failed, match="unauthorized: authentication required"):
+            # newer skopeos pass on the registry's refusal, of which dockerd says the latter
+            refused = "unauthorized: authentication required|pull access denied"
+            with pytest.raises((Failed, NotFound), match=refused):
                 await statuses(other.pull(f"{host}/shut/box"))
-            with pytest.raises(Failed, match="unauthorized: authentication required"):
+            with pytest.raises((Failed, NotFound), match=refused):
                 await statuses(other.pull(f"{host}/shut/box", {**auth, "password": "no"}))
             assert "Digest" in (await statuses(other.pull(f"{host}/shut/box", auth)))[-2]
 
@@ -294,11 +296,12 @@ async def test_the_next_pull_keeps_the_layers_that_were_whole(
         with pytest.raises(GemelError):
             await statuses(store.pull(f"{host}/box"))
         assert sly.fetched_others == 2 and not store.images()
+        tries = sly.fetched  # newer skopeos ask once more for what was cut off
         after = make_store(tmp_path)  # an engine that comes after one that was killed
         await after.prepare()
         sly.mode = ""
         told = await statuses(after.pull(f"{host}/box"))
-        assert sly.fetched_others == 2 and sly.fetched == 2
+        assert sly.fetched_others == 2 and sly.fetched == tries + 1
         assert told.count("Already exists") == 2 and told.count("Pull complete") == 3
         await after.remove(f"{host}/box")  # an image's layers go with it, as ever
         assert not after.blobs.digests()
