@@ -187,3 +187,17 @@ async def test_a_reader_that_goes_away(harness: Harness) -> None:
     with pytest.raises(ConnectionResetError):
         await harness.runtime.write_archive(spec, "/tmp", breaks(), False)
     assert str(harness.paths.run) not in Path("/proc/self/mountinfo").read_text()
+
+
+async def test_the_whole_root_of_what_runs(harness: Harness) -> None:
+    changing = "while :; do mkdir -p /tmp/d/e; rmdir /tmp/d/e; ln -sf /x /tmp/l; rm /tmp/l; done"
+    spec = await harness.start(harness.shell(f"echo kept > /tmp/kept; echo on; {changing}"))
+    await harness.expect(spec, b"on")
+    for _ in range(5):
+        found = await taken(harness, spec, "/", True)
+        assert {name.removeprefix("./"): content for name, content in found.items()}[
+            "tmp/kept"
+        ] == b"kept\n"
+        # as with dockerd: what the kernel shows there is not copied
+        shown = ("proc/", "sys/", "dev/")
+        assert not [name for name in found if name.removeprefix("./").startswith(shown)]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import queue
 import shutil
 import stat
 import tarfile
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -24,6 +25,10 @@ from gemel.errors import Conflict, Failed, GemelError, InvalidInput, NotFound
 from gemel.host import rooted
 from gemel.model.instance import InstanceSpec
 
+#: Where the kernel shows what is no file: processes, devices.
+KERNELS = ("proc", "sys", "dev")
+#: What an entry that was there a moment ago answers when it is removed, or something else now.
+_CHANGED = (errno.ENOENT, errno.ESRCH, errno.ELOOP, errno.ENOTDIR, errno.EINVAL, errno.ENXIO)
 #: Bytes of a piece of a tar, and pieces under way.
 PIECE = 256 << 10
 PIECES = 8
@@ -170,9 +175,20 @@ def _pack(root_path: Path, path: str, tar: tarfile.TarFile) -> None:
     with rooted.root(root_path) as root:
         folder, name = _parent(root, path)
         try:
-            Packer(tar).add(folder, name, PurePosixPath("/" + path.strip("/")).name or ".")
+            # what the kernel shows there is no file to copy (as dockerd, which leaves it empty)
+            shown = _devices(root, KERNELS) - _devices(folder, (name,))
+            Packer(tar, shown).add(folder, name, PurePosixPath("/" + path.strip("/")).name or ".")
         finally:
             os.close(folder)
+
+
+def _devices(folder: int, names: Sequence[str]) -> frozenset[int]:
+    """The file systems that lie at these names."""
+    found = set()
+    for name in names:
+        with contextlib.suppress(OSError):
+            found.add(os.stat(name, dir_fd=folder, follow_symlinks=False).st_dev)
+    return frozenset(found)
 
 
 def _fill(fill: Callable[[tarfile.TarFile], None], channel: _Channel) -> None:
@@ -191,11 +207,20 @@ def _fill(fill: Callable[[tarfile.TarFile], None], channel: _Channel) -> None:
             channel.put(None)
 
 
+class _Changing(contextlib.AbstractContextManager[None]):
+    """What is removed, or made something else, while it is read is left out."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        return isinstance(error, OSError) and error.errno in _CHANGED
+
+
 class Packer:
     """Adds a tree to a tar, each name opened in its folder's descriptor without following."""
 
-    def __init__(self, tar: tarfile.TarFile) -> None:
+    def __init__(self, tar: tarfile.TarFile, empty: frozenset[int] = frozenset()) -> None:
+        """empty: numbers of file systems whose folders are taken without what is in them."""
         self.tar = tar
+        self._empty = empty
         self._links: dict[tuple[int, int], str] = {}
 
     def add(self, folder: int, name: str, path: str) -> None:
@@ -210,10 +235,14 @@ class Packer:
             self._file(folder, name, entry)
         elif entry.isdir():
             self.tar.addfile(entry)
-            self._folder(folder, name, path)
+            if found.st_dev not in self._empty:
+                self._folder(folder, name, path)
         else:
             if entry.issym():
-                entry.linkname = os.readlink(name, dir_fd=folder)
+                with _Changing():
+                    entry.linkname = os.readlink(name, dir_fd=folder)
+                if not entry.linkname:
+                    return
             self.tar.addfile(entry)
 
     def entry(self, found: os.stat_result, path: str) -> tarfile.TarInfo | None:
@@ -246,7 +275,11 @@ class Packer:
 
     def _file(self, folder: int, name: str, entry: tarfile.TarInfo) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        fd = os.open(name, flags, dir_fd=folder)
+        fd = -1
+        with _Changing():
+            fd = os.open(name, flags, dir_fd=folder)
+        if fd < 0:
+            return
         with os.fdopen(fd, "rb") as file:
             now = os.fstat(fd)
             if not stat.S_ISREG(now.st_mode):
@@ -256,12 +289,16 @@ class Packer:
 
     def _folder(self, folder: int, name: str, path: str) -> None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, dir_fd=folder)
+        fd, children = -1, []
         try:
-            for child in sorted(os.listdir(fd)):
+            with _Changing():
+                fd = os.open(name, flags, dir_fd=folder)
+                children = sorted(os.listdir(fd))
+            for child in children:
                 self.add(fd, child, child if path == "." else f"{path}/{child}")
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
 
 class _Padded:

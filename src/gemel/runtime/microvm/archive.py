@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from gemel.errors import Conflict, Failed, InvalidInput, NotFound
+from gemel.runtime.container.archive import KERNELS
 from gemel.runtime.microvm.channel import Session, execute
 from gemel.runtime.microvm.protocol import FIRST_EXEC, ToGuest, message
 from gemel.runtime.microvm.tarcheck import TarCheck
@@ -83,7 +84,10 @@ async def read(folder: Path, path: str) -> AsyncIterator[bytes]:
     await stat(folder, path)
     clean = _clean(path)
     parent, name = posixpath.split(clean)
-    async with contextlib.aclosing(tar(folder, parent, name or ".")) as pieces:
+    wanted = [name]
+    if not name:  # what the kernel shows there is no file to copy (as in a container)
+        wanted = [f"./{one}" for one in await names(folder, "/") if one not in KERNELS]
+    async with contextlib.aclosing(tar(folder, parent, *wanted)) as pieces:
         async for piece in pieces:
             yield piece
 
@@ -106,10 +110,17 @@ async def tar(folder: Path, parent: str, *wanted: str) -> AsyncGenerator[bytes, 
                 yield piece[1]
             else:
                 error = (error + piece[1])[:_TEXT_MOST]
-        if await session.wait() != 0:
+        if await session.wait() != 0 and not _is_removed(error):
             raise Failed(f"cannot read {parent}", details=error.decode("utf-8", "replace").strip())
     finally:
         await session.end()
+
+
+def _is_removed(error: bytes) -> bool:
+    """Whether all that tar complains of is what was removed while it looked."""
+    lines = error.splitlines()[: -1 if len(error) >= _TEXT_MOST else None]
+    told = [line for line in lines if not line.endswith(b"error exit delayed from previous errors")]
+    return bool(told) and all(line.endswith(b": No such file or directory") for line in told)
 
 
 async def write(folder: Path, path: str, source: AsyncIterator[bytes]) -> None:
