@@ -87,6 +87,15 @@ def of_image(ref: str) -> str:
     return _encoded(_or_warn(lambda: _of_image(ref)))
 
 
+def headers(ref: str, *, always: bool = False) -> dict[str, str] | None:
+    """The header that carries them, or None without any.
+
+    always: empty ones then, which the API wants of who sends something.
+    """
+    auth = of_image(ref) or ("e30=" if always else "")
+    return {"X-Registry-Auth": auth} if auth else None
+
+
 def _of_image(ref: str) -> Json | None:
     first = ref.split("/", 1)[0]
     named = "/" in ref and ("." in first or ":" in first or first == "localhost")

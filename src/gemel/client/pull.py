@@ -75,8 +75,7 @@ def pull_image(
 ) -> None:
     """Pulls an image. Raises NotFound, Failed with the registry's reason."""
     name, tag = split_reference(ref)
-    auth = credentials.of_image(ref)
-    headers = {"X-Registry-Auth": auth} if auth else None
+    headers = credentials.headers(ref)
     lines = Lines(tell)
     query: dict[str, Any] = {"fromImage": name, "tag": tag, "platform": platform or None}
     for message in checked(client.stream("POST", "/images/create", query=query, headers=headers)):
@@ -87,7 +86,7 @@ def pull_image(
 def push_image(client: Client, ref: str, *, quiet: bool = False) -> None:
     """Pushes an image to its registry."""
     name, tag = split_reference(ref)
-    headers = {"X-Registry-Auth": credentials.of_image(ref) or "e30="}
+    headers = credentials.headers(ref, always=True)
     lines = Lines()
     for message in checked(
         client.stream("POST", f"/images/{name}/push", query={"tag": tag}, headers=headers)

@@ -185,23 +185,3 @@ def plan_start(project: Project, observed: Observed, services: Sequence[str] = (
                 )
             )
     return draft.plan()
-
-
-def plan_remove(
-    project: Project,
-    observed: Observed,
-    services: Sequence[str] = (),
-    *,
-    stop: bool = False,
-    volumes: bool = False,
-    timeout: int | None = None,
-) -> Plan:
-    """``rm``: removes stopped containers; with ``stop`` running ones too."""
-    draft = Draft()
-    names = set(services) or {*project.services, *project.disabled}
-    for name in names:
-        project.service(name)
-    for container in observed.containers:
-        if container.service in names and (stop or not container.running):
-            _remove(draft, container, "rm", set(), timeout, volumes)
-    return draft.plan()

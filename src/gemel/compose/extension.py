@@ -18,7 +18,7 @@ x-gemel:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -49,16 +49,22 @@ HEALTH_KEYS = (*PROBES, "port", "expect", "service", *TIMES, "retries")
 LABELS = {"restart-on-unhealthy": "gemel.restart-on-unhealthy", "core": "gemel.core"}
 
 
-def problems(value: Any) -> Iterator[tuple[Path, str]]:
-    """What is wrong in an ``x-gemel``: where below it, and words."""
-    if value is None:
-        return
+def wrong_keys(value: Any, known: Sequence[str], whose: str) -> Iterator[tuple[Path, str]]:
+    """Keys of an ``x-gemel`` that mean nothing, or that it is no mapping."""
     if not isinstance(value, dict):
-        yield (), "x-gemel must be a mapping"
+        if value is not None:
+            yield (), "x-gemel must be a mapping"
         return
     for key in value:
-        if key not in KEYS:
-            yield (key,), f'unknown key "{key}" of x-gemel{nearest(key, KEYS)}'
+        if key not in known:
+            yield (key,), f'unknown key "{key}" of {whose}{nearest(key, known)}'
+
+
+def problems(value: Any) -> Iterator[tuple[Path, str]]:
+    """What is wrong in an ``x-gemel``: where below it, and words."""
+    yield from wrong_keys(value, KEYS, "x-gemel")
+    if not isinstance(value, dict):
+        return
     for key in LABELS:
         if value.get(key, False) not in (True, False):
             yield (key,), f"{key} must be true or false"

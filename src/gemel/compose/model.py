@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from gemel.compose.problems import Path, nearest
+from gemel.compose.extension import wrong_keys
+from gemel.compose.problems import Path
 from gemel.compose.project import Project, Service
 from gemel.compose.provider import with_environment
 
@@ -27,15 +28,8 @@ _LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1", "0.0.0.0")
 
 def problems(value: Any) -> Iterator[tuple[Path, str]]:
     """What is wrong in the ``x-gemel`` of a model: where below it, and words."""
-    if value is None:
-        return
-    if not isinstance(value, dict):
-        yield (), "x-gemel must be a mapping"
-        return
-    for key in value:
-        if key not in KEYS:
-            yield (key,), f'unknown key "{key}" of a model\'s x-gemel{nearest(key, KEYS)}'
-    if "endpoint" in value and not _is_url(value["endpoint"]):
+    yield from wrong_keys(value, KEYS, "a model's x-gemel")
+    if isinstance(value, dict) and "endpoint" in value and not _is_url(value["endpoint"]):
         yield ("endpoint",), 'endpoint must be a URL, such as "http://host.docker.internal:8080/v1"'
 
 

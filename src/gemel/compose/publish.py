@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from yaml.nodes import ScalarNode
 
-from gemel.compose import paths, yamlread
+from gemel.compose import paths, render, yamlread
 from gemel.compose.artifact import ENV_FILE, FILE, SCHEME, Layer
 from gemel.compose.files import Reader
 from gemel.compose.interpolate import BadTemplate, Variables, substitute
@@ -245,8 +245,6 @@ def _beside(project: Project) -> Iterable[str]:
 
 def pinned(images: Mapping[str, str]) -> str:
     """A Compose file that gives services these images, by service."""
-    from gemel.compose import render
-
     return render.to_yaml({"services": {n: {"image": i} for n, i in sorted(images.items())}})
 
 

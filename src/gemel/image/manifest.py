@@ -14,7 +14,6 @@ from gemel.image.blobs import check
 from gemel.image.index import ConfigFile
 
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 OCI = "application/vnd.oci.image.manifest.v1+json"

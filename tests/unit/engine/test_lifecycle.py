@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ from gemel.engine.reporting import reports
 from gemel.errors import CommandNotFound, Conflict, Failed, NotModified
 from gemel.model.docker import HostConfig, RestartPolicy
 from gemel.model.image import HealthConfig
-from gemel.model.paths import Paths
 from gemel.observe.capture.records import Snapshot
 from gemel.observe.traffic import Traffic
 from gemel.runtime.base import Runtime
@@ -28,18 +25,6 @@ MILLISECOND = 1_000_000
 
 def policy(name: str, most: int = 0) -> HostConfig:
     return HostConfig(restart_policy=RestartPolicy(name=name, maximum_retry_count=most))
-
-
-@pytest.fixture
-async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeEngine]:
-    monkeypatch.setattr(lifecycle, "BACKOFF", 0.001)
-    monkeypatch.setattr(lifecycle, "STEADY", 3600.0)  # nothing here runs for so long
-    world = World()
-    made = FakeEngine(Paths(tmp_path / "root", tmp_path / "run"), world)
-    await made.open()
-    yield made
-    await made.crash()
-    await world.close()
 
 
 def test_the_fake_offers_what_a_runtime_must() -> None:

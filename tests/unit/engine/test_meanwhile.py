@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from gemel.engine import lifecycle
 from gemel.engine.execs import Execs
 from gemel.engine.records import Container
 from gemel.errors import Conflict
 from gemel.model.docker import ExecCreate, HostConfig, RestartPolicy
 from gemel.model.image import HealthConfig
-from gemel.model.paths import Paths
 from tests.fake.engine import FakeEngine
 from tests.fake.programs import Io
-from tests.fake.runtime import FakeRuntime, FakeStream, World
+from tests.fake.runtime import FakeRuntime, FakeStream
 
 ALWAYS = HostConfig(restart_policy=RestartPolicy(name="always"))
-
-
-@pytest.fixture
-async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeEngine]:
-    monkeypatch.setattr(lifecycle, "BACKOFF", 0.001)
-    monkeypatch.setattr(lifecycle, "STEADY", 3600.0)  # nothing here runs for so long
-    world = World()
-    made = FakeEngine(Paths(tmp_path / "root", tmp_path / "run"), world)
-    await made.open()
-    yield made
-    await made.crash()
-    await world.close()
 
 
 class Gate:

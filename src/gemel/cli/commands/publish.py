@@ -196,8 +196,7 @@ def _pins(app: App, project: Project) -> str:
         if not image:
             continue
         if "@" not in image:
-            auth = credentials.of_image(image)
-            headers = {"X-Registry-Auth": auth} if auth else None
+            headers = credentials.headers(image)
             path = f"/distribution/{image}/json"
             answer = app.client.call("GET", path, headers=headers, timeout=120).json()
             image = f"{image}@{answer['Descriptor']['digest']}"

@@ -122,12 +122,11 @@ class Artifacts:
             raise _told(name, error, store.last(name)) from error
 
     def _fetch(self, name: str) -> _Fetched:
-        auth = credentials.of_image(name)
         answer = self._client().call(
             "GET",
             f"/gemel/artifacts/{name}",
             query={"type": list(KINDS)},
-            headers={"X-Registry-Auth": auth} if auth else None,
+            headers=credentials.headers(name),
             timeout=_TIMEOUT,
         )
         try:
@@ -256,7 +255,7 @@ def _post(client: Client, name: str, body: Json) -> Json:
         "POST",
         f"/gemel/artifacts/{name}",
         body=body,
-        headers={"X-Registry-Auth": credentials.of_image(name) or "e30="},
+        headers=credentials.headers(name, always=True),
         timeout=_TIMEOUT,
     )
     made: Json = json.loads(answer.read())

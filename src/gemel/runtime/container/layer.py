@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gemel.host import rooted
 from gemel.model.instance import InstanceSpec
-from gemel.runtime.container.archive import Packer
+from gemel.runtime.container.packing import Packer
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"

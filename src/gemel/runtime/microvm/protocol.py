@@ -22,7 +22,6 @@ PAYLOAD_MAX = 65536
 MESSAGE_MAX = 8 << 20
 WINDOW = 262144
 CREDIT_MAX = 0x7FFFFFFF
-PING_MAX = 64
 
 LAST = 1
 """Flag: the last frame of a split message."""
