@@ -7,7 +7,6 @@ before it is fetched, and is what its digest says. Nothing of them stays in the 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,7 +76,7 @@ class _Memory:
     def taken(self, wanted: str) -> bytes:
         """What has come. Raises InvalidInput if it is not what the digest says."""
         data = bytes(self._data)
-        if f"sha256:{hashlib.sha256(data).hexdigest()}" != wanted:
+        if digest_of(data) != wanted:
             raise InvalidInput("a layer is not what its digest says", details=f"wanted {wanted}")
         return data
 
@@ -112,11 +111,6 @@ def _layers(manifest: _Manifest, name: Reference, kinds: Collection[str]) -> lis
     return layers
 
 
-def _tls(name: Reference, flag: str) -> list[str]:
-    """Plain HTTP is fine for registries of this machine, as for Docker."""
-    return [f"{flag}=false"] if name.is_loopback else []
-
-
 async def fetch(
     core: Core, ref: str, auth: Mapping[str, Any] | None, kinds: Collection[str] = ()
 ) -> Artifact:
@@ -127,7 +121,7 @@ async def fetch(
     """
     name = reference.parse_tagged(ref)
     with skopeo.authfile(core.blobs.temporary, {name.domain: auth}) as secret:
-        options = ("--authfile", secret, *_tls(name, "--tls-verify"))
+        options = ("--authfile", secret, *skopeo.tls(name, "--tls-verify"))
         try:
             return await _fetched(core, name, kinds, options)
         except Failed as error:
@@ -200,7 +194,7 @@ async def push(
             secret = stack.enter_context(skopeo.authfile(core.blobs.temporary, {name.domain: auth}))
             source = stack.enter_context(_folder(core.blobs.temporary, manifest, known))
             options = ["--preserve-digests", "--dest-authfile", secret]
-            options += _tls(name, "--dest-tls-verify")
+            options += skopeo.tls(name, "--dest-tls-verify")
             try:
                 await run.run(
                     skopeo.argv("copy", *options, source, f"docker://{name}"), timeout=_TIMEOUT

@@ -61,6 +61,11 @@ def authfile(folder: Path, auths: Mapping[str, Mapping[str, Any] | None]) -> Ite
         files.remove(path)
 
 
+def tls(name: Reference, flag: str) -> list[str]:
+    """Plain HTTP is fine for registries of this machine, as for Docker."""
+    return [f"{flag}=false"] if name.is_loopback else []
+
+
 def _entry(auth: Mapping[str, Any]) -> dict[str, str]:
     entry: dict[str, str] = {}
     if auth.get("username") or auth.get("password"):

@@ -33,7 +33,7 @@ async def pull(core: Core, emit: Emit, ref: str, auth: Auth, platform: str) -> N
     shown = name.path if name.domain == reference.HUB else name.name
     async with core.lock(f"pull {name} {platform}"), core.working():
         with skopeo.authfile(core.blobs.temporary, {name.domain: auth}) as secret:
-            options = ("--authfile", secret, *_tls(name, "--tls-verify"))
+            options = ("--authfile", secret, *skopeo.tls(name, "--tls-verify"))
             try:
                 digest, raw = await _manifest(name, wanted, options)
                 # only now, as dockerd: what is not there is a status, not a line of the stream
@@ -63,11 +63,6 @@ async def _adopt(
     for blob in parsed.layers or []:
         emit(layer(blob.digest, "Pull complete"))
     return new
-
-
-def _tls(name: Reference, flag: str) -> list[str]:
-    """Plain HTTP is fine for registries of this machine, as for Docker."""
-    return [f"{flag}=false"] if name.is_loopback else []
 
 
 async def _manifest(
@@ -190,7 +185,7 @@ async def push(core: Core, emit: Emit, ref: str, auth: Auth) -> None:
         report = core.blobs.temporary / f"digest-{record.id[7:]}-{id(stack)}"
         stack.callback(files.remove, report)
         options = ["--dest-authfile", secret, "--digestfile", str(report)]
-        options += _tls(name, "--dest-tls-verify")
+        options += skopeo.tls(name, "--dest-tls-verify")
         command = skopeo.argv("copy", *options, source, f"docker://{name}")
         by_blob = dict(zip(record.layers, image.diff_ids, strict=True))
         async with core.working():
@@ -220,7 +215,7 @@ async def distribution(core: Core, ref: str, auth: Auth) -> dict[str, Any]:
     """GET /distribution/NAME/json: what a registry has. Raises NotFound, Unavailable, Failed."""
     name = reference.parse_tagged(ref)
     with skopeo.authfile(core.blobs.temporary, {name.domain: auth}) as secret:
-        options = ("--authfile", secret, *_tls(name, "--tls-verify"))
+        options = ("--authfile", secret, *skopeo.tls(name, "--tls-verify"))
         suffix = f"@{name.digest}" if name.digest else f":{name.tag}"
         source = f"docker://{name.name}{suffix}"
         try:

@@ -106,12 +106,13 @@ class Artifacts:
         store = _Store(_cache_folder(self._environment))
         digest = artifact.digest_in(name)
         try:
-            if not digest or not store.has(digest):
+            contents = store.load(digest) if digest else None
+            if contents is None:
                 found = self._fetch(name)
                 if digest and found.digest != digest:
                     raise InvalidInput(f"the registry sent {found.digest[:80]} for it")
-                digest = store.keep(name, found)
-            return store.place(digest)
+                digest, contents = found.digest, store.keep(name, found)
+            return store.place(digest, contents)
         except OSError as error:
             raise Failed(
                 f"{SCHEME}{name} cannot be kept in {store.folder}",
@@ -168,14 +169,11 @@ class _Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def has(self, digest: str) -> bool:
-        """Whether an artifact is here and whole."""
-        return self._load(digest) is not None
-
     def _path(self, digest: str) -> Path:
         return self.folder / f"{digest.removeprefix('sha256:')}.json"
 
-    def _load(self, digest: str) -> dict[str, bytes] | None:
+    def load(self, digest: str) -> dict[str, bytes] | None:
+        """The files of an artifact, if it is here and whole."""
         try:
             if os.path.getsize(self._path(digest)) > _LARGEST_FILE:
                 return None
@@ -184,14 +182,17 @@ class _Store:
         except (OSError, msgspec.MsgspecError, InvalidInput):
             return None  # damaged: it is fetched anew
 
-    def keep(self, name: str, found: _Fetched) -> str:
-        """Keeps an artifact, and that the name stood for it. Raises InvalidInput, OSError."""
-        found.unpacked()
+    def keep(self, name: str, found: _Fetched) -> dict[str, bytes]:
+        """Keeps an artifact, and that the name stood for it; its files.
+
+        Raises InvalidInput, OSError.
+        """
+        contents = found.unpacked()
         files.folder(self.folder)
         files.write(self._path(found.digest), msgspec.json.encode(found))
         files.folder(self.folder / "last")
         files.write(self._last(name), found.digest)
-        return found.digest
+        return contents
 
     def _last(self, name: str) -> Path:
         return self.folder / "last" / hashlib.sha256(name.encode()).hexdigest()
@@ -202,18 +203,15 @@ class _Store:
             digest = self._last(name).read_text()[:100].strip()
         except (OSError, ValueError):
             return ""
-        return digest if artifact.digest_in(f"@{digest}") and self.has(digest) else ""
+        return digest if artifact.digest_in(f"@{digest}") and self.load(digest) else ""
 
-    def place(self, digest: str) -> str:
-        """Path of the Compose file, all files being there. Raises InvalidInput, OSError.
+    def place(self, digest: str, contents: Mapping[str, bytes]) -> str:
+        """Path of the Compose file, all files being there. Raises OSError.
 
         What else is in the folder (of mounts with relative paths) stays.
         """
-        found = self._load(digest)
-        if found is None:
-            raise InvalidInput(f"what was kept of {digest} is damaged")
         folder = files.folder(self.folder / digest.removeprefix("sha256:"))
-        for name, data in found.items():
+        for name, data in contents.items():
             if not _holds(folder / name, data):
                 files.write(folder / name, data)
         return str(folder / MAIN)
